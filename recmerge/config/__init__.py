@@ -1,0 +1,1 @@
+"""Strict YAML in, frozen typed settings out."""

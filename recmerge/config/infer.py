@@ -1,0 +1,27 @@
+"""Settings of `infer`."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from recmerge.config.loader import Settings
+from recmerge.config.prompt import PromptConfig
+
+
+class InferConfig(Settings):
+    """Settings of `recmerge infer`."""
+
+    adapter: str | None = Field(None, description="run name, path, or none for the base alone")
+    ranker: str | None = None
+    base: str | None = Field(None, description="null: the base the adapter was trained on; needed with `--adapter none`")
+    revision: str | None = None
+    trust_remote_code: bool = False
+    mode: Literal["score", "generate"] = "score"
+    split: Literal["test", "valid"] = "test"
+    users: int | None = Field(None, ge=1, description="rank only the first N users of a seeded order; null: all")
+    prompt: PromptConfig | None = Field(None, description="null: the prompt the adapter was trained with")
+    batch_size: int = Field(16, ge=1, description="users scored together")
+    max_new_tokens: int = Field(800, ge=1, description="generate: tokens at most, as published")
+    precision: Literal["fp32", "bf16"] = "fp32"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    seed: int = Field(42, ge=0)

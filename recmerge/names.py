@@ -1,0 +1,51 @@
+"""Column, file and folder names, each spelled once."""
+
+USER_ID = "user_id"
+ITEM_ID = "item_id"
+TIMESTAMP = "timestamp"
+TITLE = "title"
+BRAND = "brand"
+CATEGORY = "category"
+POSITION = "position"  # 0-based place of an event in its user's sequence
+SPLIT = "split"  # train, valid or test
+DOMAIN = "domain"
+TARGET = "target"
+CANDIDATES = "candidates"
+SCORE = "score"
+RANK = "rank"
+IS_TARGET = "is_target"
+
+TRAIN, VALID, TEST = "train", "valid", "test"
+
+MANIFEST = "manifest.json"  # written last: its presence means complete
+FAILURE = "failure.json"
+STARTED = "run.json"  # written first: what the run set out to do
+LOCK = ".lock"
+
+ITEMS_FILE = "items.parquet"
+EVENTS_FILE = "events.parquet"
+USERS_FILE = "users.parquet"
+ROWS_FILE = "rows.parquet"
+CANDIDATES_FILE = "candidates.parquet"
+RANKINGS_FILE = "rankings.parquet"
+GENERATIONS_FILE = "generations.parquet"
+METRICS_FILE = "metrics.json"
+PER_USER_FILE = "per_user.parquet"
+REPORT_FILE = "report.html"
+MERGE_REPORT_FILE = "merge_report.json"
+LOSS_FILE = "loss.jsonl"
+ADAPTER_DIR = "adapter"
+MODEL_DIR = "model"
+ADAPTER_CARD = "recmerge.json"  # what recmerge knows of an adapter or base, beside its weights
+
+# Where each stage's runs live below the workspace.
+STAGE_DIRS = {
+    "build": "data/processed",
+    "mix": "data/mixed",
+    "base": "runs/base",
+    "train": "runs/train",
+    "merge": "runs/merge",
+    "infer": "runs/infer",
+    "eval": "runs/eval",
+    "ablate": "runs/ablate",
+}
