@@ -2,9 +2,12 @@
 
 import contextlib
 import errno
+import io
+import json
 import os
 import signal
 import sys
+import warnings
 from typing import Annotated, Any
 
 import typer
@@ -57,6 +60,9 @@ def main(argv: list[str] | None = None) -> int:
     words = sys.argv[1:] if argv is None else argv
     _register()
     debug = "--debug" in words
+    if not debug:
+        warnings.filterwarnings("ignore", category=FutureWarning)  # of other libraries, to their developers
+        warnings.filterwarnings("ignore", category=DeprecationWarning)
     with _terminate_as_interrupt():
         try:
             result = typer.main.get_command(app).main(args=words, prog_name="recmerge", standalone_mode=False)
@@ -68,6 +74,34 @@ def main(argv: list[str] | None = None) -> int:
                 traceback.print_exc()
             return _explain(error)
     return result if isinstance(result, int) else 0
+
+
+def invoke(words: list[str]) -> dict[str, Any]:
+    """Run one command line inside this process, for commands that are made of others.
+
+    Args:
+        words: The words after `recmerge`; `--json` is added.
+
+    Returns:
+        Its JSON document.
+
+    Raises:
+        RecmergeError: What the command failed with.
+    """
+    captured = io.StringIO()
+    argv, sys.argv = sys.argv, [sys.argv[0], *words]  # manifests record the command as if it stood alone
+    try:
+        with contextlib.redirect_stdout(captured):
+            typer.main.get_command(app).main(args=[*words, "--json"], prog_name="recmerge", standalone_mode=False)
+        document: dict[str, Any] = json.loads(captured.getvalue())
+    except (KeyboardInterrupt, BrokenPipeError):
+        raise
+    except BaseException as error:
+        known = _as_known(error)
+        raise known from (None if known is error else error)
+    finally:
+        sys.argv = argv
+    return document
 
 
 def _explain(error: BaseException) -> int:

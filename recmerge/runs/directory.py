@@ -133,6 +133,7 @@ class Run:
             peak_memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         )
         write_text(self.path / MANIFEST, self.manifest.to_json())
+        (self.path / LOCK).unlink(missing_ok=True)  # a complete run is never opened again
 
     def _fail(self, error: BaseException) -> None:
         stopped = isinstance(error, (Interrupted, KeyboardInterrupt))

@@ -1,7 +1,7 @@
 """How library code tells its user what it does, without printing."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
 
@@ -21,14 +21,8 @@ class Reporter(Protocol):
     def warn(self, text: str) -> None:
         """Tell the user something they should not miss."""
 
-    def bar(self, label: str, total: int, start: int = 0) -> "_BarContext":
+    def bar(self, label: str, total: int, start: int = 0) -> AbstractContextManager[Bar]:
         """Return a context manager that shows a bar of `total` units, `start` of them done."""
-
-
-class _BarContext(Protocol):
-    def __enter__(self) -> Bar: ...
-
-    def __exit__(self, *exc: object) -> bool | None: ...
 
 
 class _SilentBar:

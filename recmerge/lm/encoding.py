@@ -1,0 +1,196 @@
+"""From titles to token ids: prompt, answer and end token always whole."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal
+
+from recmerge.data.prompts import Chat, render_answer, render_listwise, render_published
+from recmerge.errors import ArtifactError
+
+Style = Literal["open", "listwise", "published"]
+_MARK = "\ue000"  # private-use character: where the user's text goes in a rendered chat template
+
+
+@dataclass(frozen=True)
+class PromptSettings:
+    """How histories become prompts; stored beside an adapter, so that it is asked as it was taught.
+
+    Args:
+        style: open (history only), listwise (history and candidates) or published (WeaveRec's own).
+        max_length: Tokens of prompt, answer and end token together, at most.
+        max_history: Most recent titles kept; None keeps all that fit.
+        max_title_tokens: Longer titles are cut to this many tokens; None keeps titles whole.
+    """
+
+    style: Style = "listwise"
+    max_length: int = 1200
+    max_history: int | None = None
+    max_title_tokens: int | None = None
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One prompt.
+
+    Args:
+        ids: Token ids.
+        n_history: Titles of the history that it holds.
+        n_dropped: Oldest titles left out because of the limits.
+    """
+
+    ids: tuple[int, ...]
+    n_history: int
+    n_dropped: int
+
+
+@dataclass
+class Encoder:
+    """Turns titles into tokens with one tokenizer.
+
+    Prompt and title are tokenised apart, so a score's tokens never depend on what stands before them;
+    text from data is encoded without special tokens, so no title can open a chat turn or end a text.
+
+    Args:
+        tokenizer: A Hugging Face tokenizer with an end token.
+        settings: Style and limits.
+    """
+
+    tokenizer: Any
+    settings: PromptSettings
+    titles_cut: int = 0
+    _titles: dict[str, tuple[int, ...]] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.tokenizer.eos_token_id is None:
+            raise ArtifactError("the tokenizer has no end token", fix="use a base model whose tokenizer defines eos_token")
+
+    @property
+    def end_id(self) -> int:
+        """The id that ends a title."""
+        return int(self.tokenizer.eos_token_id)
+
+    @cached_property
+    def start_ids(self) -> tuple[int, ...]:
+        """What an open sequence begins with: the tokenizer's start or document token, if it has one."""
+        for token in (self.tokenizer.bos_token_id, self.tokenizer.pad_token_id):
+            if token is not None and token != self.end_id:
+                return (int(token),)
+        return ()
+
+    @cached_property
+    def control_ids(self) -> frozenset[int]:
+        """Ids that text from data must never become."""
+        ids = set(self.tokenizer.all_special_ids) | {i for i, t in self.tokenizer.added_tokens_decoder.items() if t.special}
+        return frozenset(ids - {self.tokenizer.unk_token_id})
+
+    def plain(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
+        """Encode texts from data; control tokens written in them stay text.
+
+        Raises:
+            ArtifactError: The tokenizer turns text into control tokens all the same.
+        """
+        rows = self.tokenizer(list(texts), add_special_tokens=False, split_special_tokens=True, return_attention_mask=False)["input_ids"]
+        for text, row in zip(texts, rows, strict=True):
+            if not self.control_ids.isdisjoint(row):
+                raise ArtifactError(f"the tokenizer reads a control token in the text '{text[:60]}'", fix="use a fast tokenizer, which can split special tokens")
+        return [tuple(row) for row in rows]
+
+    def learn(self, titles: Sequence[str]) -> None:
+        """Encode titles in one batch, ahead of their use."""
+        new = sorted(set(titles) - self._titles.keys())
+        limit = self.settings.max_title_tokens
+        for title, ids in zip(new, self.plain(new) if new else [], strict=True):
+            if limit is not None and len(ids) > limit:
+                self.titles_cut += 1
+                ids = ids[:limit]
+            self._titles[title] = ids
+
+    def title(self, title: str) -> tuple[int, ...]:
+        """Return a title's ids, without end token."""
+        if title not in self._titles:
+            self.learn([title])
+        return self._titles[title]
+
+    def answer(self, *titles: str) -> tuple[int, ...]:
+        """Return an answer's ids with the end token: one title, or several as published."""
+        ids = self.title(titles[0]) if len(titles) == 1 else self.plain([render_answer(titles)])[0]
+        return (*ids, self.end_id)
+
+    def prompt(self, history: Sequence[str], candidates: Sequence[str], reserve: int) -> Encoded | None:
+        """Encode a prompt, leaving out the oldest titles until it fits.
+
+        Args:
+            history: Titles, oldest first.
+            candidates: Titles; not read by the open style.
+            reserve: Tokens kept free for the answer and end token.
+
+        Returns:
+            The prompt, or None where it does not fit even without a history.
+        """
+        room = self.settings.max_length - reserve
+        limit = self.settings.max_history
+        kept = list(history if limit is None else history[-limit:])
+        found = self._open(kept, room) if self.settings.style == "open" else self._chat(kept, candidates, room)
+        if found is None:
+            return None
+        ids, n_kept = found
+        return Encoded(tuple(ids), n_kept, len(history) - n_kept)
+
+    def _open(self, history: list[str], room: int) -> tuple[list[int], int] | None:
+        """Titles one after another, each with its end token, as many of the newest as fit."""
+        if len(self.start_ids) > room:
+            return None
+        used = len(self.start_ids)
+        kept: list[tuple[int, ...]] = []
+        for title in reversed(history):
+            ids = (*self.title(title), self.end_id)
+            if used + len(ids) > room:
+                break
+            used += len(ids)
+            kept.append(ids)
+        if not self.start_ids and not kept:
+            return None  # nothing to condition on
+        return [*self.start_ids, *(i for ids in reversed(kept) for i in ids)], len(kept)
+
+    def _chat(self, history: list[str], candidates: Sequence[str], room: int) -> tuple[list[int], int] | None:
+        """The longest suffix of the history whose whole chat fits, found by bisection."""
+        render: Callable[[Sequence[str], Sequence[str]], Chat] = render_listwise if self.settings.style == "listwise" else render_published
+
+        def encode(n: int) -> list[int]:
+            return self._encode_chat(render(history[len(history) - n :], candidates))
+
+        ids = encode(len(history))
+        if len(ids) <= room:
+            return ids, len(history)
+        best, low, high = None, 0, len(history) - 1
+        while low <= high:
+            middle = (low + high) // 2
+            ids = encode(middle)
+            if len(ids) <= room:
+                best, low = (ids, middle), middle + 1
+            else:
+                high = middle - 1
+        return best
+
+    def _encode_chat(self, chat: Chat) -> list[int]:
+        before, after = self._frame(chat.system)
+        return [*before, *self.plain([chat.user])[0], *after]
+
+    def _frame(self, system: str) -> tuple[list[int], list[int]]:
+        """What the chat template puts around the user's text; plain lines where there is no template."""
+        if system not in self._frames:
+            if self.tokenizer.chat_template:
+                turns = [{"role": "system", "content": system}, {"role": "user", "content": _MARK}]
+                text = self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+                before, _, after = text.partition(_MARK)
+            else:
+                start = self.tokenizer.bos_token or ""
+                before, after = f"{start}{system}\n\n", "\n\nAnswer:"
+            pieces = self.tokenizer([before, after], add_special_tokens=False, return_attention_mask=False)["input_ids"]
+            self._frames[system] = (pieces[0], pieces[1])
+        return self._frames[system]
+
+    @cached_property
+    def _frames(self) -> dict[str, tuple[list[int], list[int]]]:
+        return {}

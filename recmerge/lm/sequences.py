@@ -1,0 +1,167 @@
+"""Training sequences: token ids and labels, with what was trimmed or dropped counted."""
+
+from collections import defaultdict
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from recmerge.data.dataset import TrainingSet
+from recmerge.errors import DataError
+from recmerge.lm.encoding import Encoder
+
+IGNORE = -100  # a label that no loss is taken of
+
+
+@dataclass
+class SequenceCounts:
+    """What became of the rows.
+
+    Args:
+        rows: Rows asked for; one row is one predicted answer.
+        rows_trained: Rows whose answer is trained on.
+        rows_trimmed: Of these, rows that lost oldest history to the limits.
+        rows_dropped: Rows that do not fit even without a history.
+        sequences: Sequences made of them.
+        tokens: Tokens of all sequences.
+        tokens_trained: Tokens that a loss is taken of.
+        titles_cut: Different titles cut to max_title_tokens.
+    """
+
+    rows: int = 0
+    rows_trained: int = 0
+    rows_trimmed: int = 0
+    rows_dropped: int = 0
+    sequences: int = 0
+    tokens: int = 0
+    tokens_trained: int = 0
+    titles_cut: int = 0
+
+    def as_dict(self) -> dict[str, int]:
+        """Return the counts by name."""
+        return asdict(self)
+
+
+@dataclass
+class Sequences:
+    """Model-ready training sequences.
+
+    Args:
+        input_ids: One list of token ids per sequence.
+        labels: Equal lengths; -100 where no loss is taken.
+        counts: What became of the rows.
+    """
+
+    input_ids: list[list[int]] = field(default_factory=list)
+    labels: list[list[int]] = field(default_factory=list)
+    counts: SequenceCounts = field(default_factory=SequenceCounts)
+
+    def add(self, ids: list[int], labels: list[int]) -> None:
+        """Add one sequence."""
+        self.input_ids.append(ids)
+        self.labels.append(labels)
+        self.counts.sequences += 1
+        self.counts.tokens += len(ids)
+        self.counts.tokens_trained += sum(label != IGNORE for label in labels)
+
+
+def build_sequences(data: TrainingSet, encoder: Encoder, max_rows: int | None = None) -> Sequences:
+    """Encode a training set.
+
+    `open`: one sequence holds a user's history once and predicts every sampled title in it.
+    Other styles: one sequence per row.
+
+    Args:
+        data: Rows and the domains they come from.
+        encoder: Tokenizer and limits.
+        max_rows: Use the first rows only; None uses all.
+
+    Returns:
+        The sequences and counts.
+
+    Raises:
+        DataError: Not one row can be trained on.
+    """
+    rows = data.rows if max_rows is None else data.rows.head(max_rows)
+    encoder.learn([title for domain in data.domains.values() for title in domain.titles.values()])
+    sequences = Sequences()
+    sequences.counts.rows = rows.height
+    if encoder.settings.style == "open":
+        _open_sequences(data, rows, encoder, sequences)
+    else:
+        _row_sequences(data, rows, encoder, sequences)
+    sequences.counts.titles_cut = encoder.titles_cut
+    if not sequences.input_ids:
+        raise DataError(
+            f"none of the {rows.height} training rows of '{data.name}' fits into max_length {encoder.settings.max_length} tokens",
+            fix="raise prompt.max_length, or set prompt.max_title_tokens",
+        )
+    return sequences
+
+
+def _row_sequences(data: TrainingSet, rows: Any, encoder: Encoder, out: Sequences) -> None:
+    has_answer = "answer" in rows.columns
+    for row in rows.iter_rows(named=True):
+        domain = data.domains[row["domain"]]
+        titles = domain.titles
+        answer_items = row["answer"] if has_answer and encoder.settings.style == "published" else [row["target"]]
+        answer = encoder.answer(*(titles[i] for i in answer_items))
+        history = [titles[i] for i in domain.sequences[row["user_id"]][: row["position"]]]
+        candidates = [titles[i] for i in row["candidates"]]
+        prompt = encoder.prompt(history, candidates, reserve=len(answer))
+        if prompt is None:
+            out.counts.rows_dropped += 1
+            continue
+        out.counts.rows_trained += 1
+        out.counts.rows_trimmed += prompt.n_dropped > 0
+        out.add([*prompt.ids, *answer], [IGNORE] * len(prompt.ids) + list(answer))
+
+
+def _open_sequences(data: TrainingSet, rows: Any, encoder: Encoder, out: Sequences) -> None:
+    wanted: dict[tuple[str, str], set[int]] = defaultdict(set)
+    for domain_name, user, position in rows.select("domain", "user_id", "position").iter_rows():
+        wanted[domain_name, user].add(position)
+    for (domain_name, user), positions in wanted.items():
+        domain = data.domains[domain_name]
+        titles = [(*encoder.title(domain.titles[i]), encoder.end_id) for i in domain.sequences[user][: max(positions) + 1]]
+        _windows(titles, positions, encoder, out)
+
+
+def _windows(titles: list[tuple[int, ...]], positions: set[int], encoder: Encoder, out: Sequences) -> None:
+    """Cut one user's titles into overlapping windows so that each sampled title is predicted once.
+
+    A later window begins with context: half of max_history, or half of the tokens, whichever is less.
+    """
+    limit = encoder.settings.max_length - len(encoder.start_ids)
+    most = len(titles) if encoder.settings.max_history is None else encoder.settings.max_history + 1
+    start = predicted = 0  # first title of the window; titles before `predicted` are done with
+    while predicted < len(titles):
+        end, used = start, 0
+        while end < len(titles) and end - start < most and used + len(titles[end]) <= limit:
+            used += len(titles[end])
+            end += 1
+        if end <= predicted:  # the next title does not fit behind its context
+            if start == predicted:  # nor alone
+                out.counts.rows_dropped += predicted in positions
+                predicted += 1
+            start += 1
+            continue
+        chosen = {p for p in positions if predicted <= p < end and (p > start or encoder.start_ids)}
+        out.counts.rows_dropped += len([p for p in positions if predicted <= p < end]) - len(chosen)
+        if chosen:
+            ids, labels = list(encoder.start_ids), [IGNORE] * len(encoder.start_ids)
+            for p in range(start, max(chosen) + 1):
+                ids += titles[p]
+                labels += titles[p] if p in chosen else [IGNORE] * len(titles[p])
+            out.add(ids, labels)
+            out.counts.rows_trained += len(chosen)
+            out.counts.rows_trimmed += len(chosen) if start else 0
+        predicted = end
+        start = _context_start(titles, start, end, limit // 2, (most - 1) // 2)
+
+
+def _context_start(titles: list[tuple[int, ...]], start: int, end: int, tokens: int, count: int) -> int:
+    """Return where the next window begins: at most `count` titles and `tokens` tokens before `end`."""
+    first, used = end, 0
+    while first - 1 > start and end - first < count and used + len(titles[first - 1]) <= tokens:
+        first -= 1
+        used += len(titles[first])
+    return first

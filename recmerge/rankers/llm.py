@@ -1,0 +1,104 @@
+"""The language model itself as a ranker: candidates by the likelihood of their titles."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from recmerge.data.dataset import Example
+from recmerge.errors import DataError
+from recmerge.lm.encoding import Encoder
+from recmerge.lm.generation import generate_answers
+from recmerge.lm.parsing import Parsed, parse_answer
+from recmerge.lm.scoring import Question, Scorer
+
+
+@dataclass
+class LlmCounts:
+    """What happened to the prompts.
+
+    Args:
+        prompts: Prompts made.
+        trimmed: Of these, prompts that lost oldest history to the limits.
+    """
+
+    prompts: int = 0
+    trimmed: int = 0
+
+
+class LlmRanker:
+    """Ranks candidates with a causal language model, with or without an adapter.
+
+    Args:
+        model: A Hugging Face model, in eval mode.
+        encoder: Its tokenizer and prompt settings.
+        titles: Item id to title.
+        batch_size: Users per forward pass.
+    """
+
+    name = "llm"
+
+    def __init__(self, model: Any, encoder: Encoder, titles: Mapping[str, str], batch_size: int = 16) -> None:
+        self.model = model
+        self.encoder = encoder
+        self.titles = titles
+        self.batch_size = batch_size
+        self.scorer = Scorer(model, pad_id=encoder.end_id)
+        self.counts = LlmCounts()
+        encoder.learn(list(titles.values()))
+
+    def score(self, examples: Sequence[Example]) -> np.ndarray:
+        """Return log-likelihoods (users, candidates) in nats; see `score_batches`."""
+        rows = [scores for batch, scores in self.score_batches(examples)]
+        return np.concatenate(rows) if rows else np.empty((0, 0))
+
+    def score_batches(self, examples: Sequence[Example]) -> Iterator[tuple[list[int], np.ndarray]]:
+        """Score users batch by batch; users of like prompt length share a batch.
+
+        Args:
+            examples: Whom to rank for; all with the same number of candidates.
+
+        Yields:
+            Indices into `examples` and their scores (batch, candidates): the log-likelihood of each title's tokens and end token given the prompt.
+        """
+        questions = [self._question(e) for e in examples]
+        order = sorted(range(len(examples)), key=lambda i: (len(questions[i].prompt), i))
+        for start in range(0, len(order), self.batch_size):
+            chosen = order[start : start + self.batch_size]
+            yield chosen, np.stack(self.scorer.score([questions[i] for i in chosen]))
+
+    def generate_batches(self, examples: Sequence[Example], max_new_tokens: int) -> Iterator[tuple[list[int], list[str], list[Parsed]]]:
+        """Let the model write answers, greedily, and read them.
+
+        Args:
+            examples: Whom to rank for.
+            max_new_tokens: Tokens of an answer at most.
+
+        Yields:
+            Indices into `examples`, the texts, and what could be read in them.
+        """
+        prompts = [self._prompt(e) for e in examples]
+        order = sorted(range(len(examples)), key=lambda i: (len(prompts[i]), i))
+        for start in range(0, len(order), self.batch_size):
+            chosen = order[start : start + self.batch_size]
+            texts = generate_answers(self.model, self.encoder.tokenizer, [prompts[i] for i in chosen], max_new_tokens)
+            parsed = [parse_answer(text, [self.titles[c] for c in examples[i].candidates]) for i, text in zip(chosen, texts, strict=True)]
+            yield chosen, texts, parsed
+
+    def _question(self, example: Example) -> Question:
+        answers = tuple(self.encoder.answer(self.titles[c]) for c in example.candidates)
+        return Question(self._prompt(example), answers)
+
+    def _prompt(self, example: Example) -> tuple[int, ...]:
+        titles = [self.titles[c] for c in example.candidates]
+        longest = max(len(self.encoder.answer(t)) for t in titles)
+        prompt = self.encoder.prompt([self.titles[i] for i in example.history], titles, reserve=longest)
+        if prompt is None:
+            raise DataError(
+                f"the prompt of user {example.user_id} does not fit into max_length {self.encoder.settings.max_length} tokens even without a history",
+                fix="raise prompt.max_length or set prompt.max_title_tokens",
+            )
+        self.counts.prompts += 1
+        self.counts.trimmed += prompt.n_dropped > 0
+        return prompt.ids

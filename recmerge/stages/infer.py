@@ -1,0 +1,190 @@
+"""`infer`: rank every test user's stored candidates with an adapter, a base alone, or another ranker."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from recmerge.config.infer import InferConfig
+from recmerge.data.dataset import Domain, Example, candidates_sha256, examples, read_domain
+from recmerge.errors import UsageError
+from recmerge.names import GENERATIONS_FILE, IS_TARGET, ITEM_ID, RANK, RANKINGS_FILE, SCORE, USER_ID, VALID
+from recmerge.runs.directory import Run
+from recmerge.runs.manifest import Input, RunSpec, code_version
+from recmerge.runs.resolve import resolve
+from recmerge.runs.workspace import Workspace, check_name
+from recmerge.stages.execute import Plan
+
+IGNORED = ("device", "batch_size", "adapter", "base", "revision")  # adapter and base enter by their content
+
+
+def plan_infer(config: InferConfig, workspace: Workspace, domain: str, name: str | None) -> Plan:
+    """Plan a ranking.
+
+    Args:
+        config: Its settings; `adapter` or `ranker` is given.
+        workspace: Where runs live.
+        domain: Whose users are ranked for.
+        name: The run's name; None: domain, adapter and what is unusual about it.
+
+    Returns:
+        The plan.
+
+    Raises:
+        UsageError: Neither or both of adapter and ranker are given.
+    """
+    if (config.adapter is None) == (config.ranker is None):
+        raise UsageError("give exactly one of --adapter and --ranker", fix=f"recmerge infer {domain} --adapter {domain}")
+    data = resolve(workspace, domain, ["build"], kind="domain", hint=f"recmerge data build {domain} --config CONFIG")
+    inputs: list[Input] = [data.as_input("data", workspace)]
+    resolved = config.resolved()
+    if config.ranker is not None:
+        label, code = config.ranker, code_version("rankers/__init__.py", "rankers", "data/dataset.py", "stages/infer.py")
+        trained = _trained_ranker(workspace, data.manifest.name, config.ranker)
+        inputs += [trained.as_input("ranker", workspace)] if trained else []
+    else:
+        label, code = _plan_adapter(config, workspace, inputs, resolved)
+    generated = "-generate" if config.mode == "generate" else ""
+    valid = "-valid" if config.split == VALID else ""
+    name = check_name(name or f"{data.manifest.name}-{label}{generated}{valid}"[:100])
+    spec = RunSpec("infer", name, resolved, tuple(inputs), code, {"seed": config.seed}, IGNORED)
+    outputs = (RANKINGS_FILE, *((GENERATIONS_FILE,) if config.mode == "generate" else ()))
+    return Plan(spec, outputs)
+
+
+def _plan_adapter(config: InferConfig, workspace: Workspace, inputs: list[Input], resolved: dict[str, Any]) -> tuple[str, str]:
+    from dataclasses import asdict
+
+    from recmerge.lm.base import fingerprint
+    from recmerge.stages.lm_refs import base_input, find_adapter, prompt_settings
+
+    assert config.adapter is not None
+    found = find_adapter(workspace, config.adapter, config.base, config.trust_remote_code)
+    inputs.append(base_input(found.base, fingerprint(found.base)))
+    if found.input is not None:
+        inputs.append(found.input)
+    if config.prompt is None:
+        resolved["prompt"] = asdict(prompt_settings(found.card, found.base))
+    return found.label, code_version("lm", "rankers/llm.py", "data/prompts.py", "data/dataset.py", "stages/infer.py")
+
+
+def _trained_ranker(workspace: Workspace, domain: str, ranker: str) -> Any:
+    from recmerge.errors import ArtifactError
+
+    try:
+        return resolve(workspace, f"{domain}-{ranker}", ["train"], kind="ranker", wanted="ranker")
+    except ArtifactError:
+        return None
+
+
+def run_infer(config: InferConfig, run: Run) -> None:
+    """Rank and write `rankings.parquet`: user_id, item_id, score, rank, is_target.
+
+    Args:
+        config: Its settings.
+        run: Where to write.
+    """
+    domain = read_domain(run.input_path("data"))
+    asked = examples(domain, config.split, config.users, config.seed)
+    run.facts.update(
+        kind="rankings",
+        domains=[domain.name],
+        mode=config.mode,
+        split=config.split,
+        n_users=len(asked),
+        candidates={"n": max((len(e.candidates) for e in asked), default=0), "sha256": candidates_sha256(asked)},
+        malformed=0,
+        off_list=0,
+    )
+    if config.ranker is not None:
+        run.facts["label"] = config.ranker
+        _write_rankings(run.path, asked, *_by_scores(_rank_with(config.ranker, domain, asked, config, run)))
+    else:
+        _infer_llm(config, run, domain, asked)
+
+
+def _rank_with(name: str, domain: Domain, asked: Sequence[Example], config: InferConfig, run: Run) -> np.ndarray:
+    from recmerge.rankers import load_ranker, new_ranker
+
+    roles = {i.role for i in run.spec.inputs}
+    ranker = new_ranker(name, seed=config.seed)
+    if "ranker" in roles:
+        load_ranker(ranker, run.input_path("ranker"))
+    else:
+        ranker.fit(domain)
+    scores: np.ndarray = ranker.score(asked)
+    return scores
+
+
+def _infer_llm(config: InferConfig, run: Run, domain: Domain, asked: Sequence[Example]) -> None:
+    import torch
+
+    from recmerge.lm.base import load_model, load_tokenizer, pick_device
+    from recmerge.lm.encoding import Encoder, PromptSettings
+    from recmerge.lm.lora import load_lora
+    from recmerge.rankers.llm import LlmRanker
+    from recmerge.stages.lm_refs import find_adapter
+
+    assert config.adapter is not None
+    found = find_adapter(run.workspace, config.adapter, config.base, config.trust_remote_code)
+    run.facts["label"] = found.label
+    device = pick_device(config.device)
+    tokenizer = load_tokenizer(found.base)
+    model = load_model(found.base, device, torch.bfloat16 if config.precision == "bf16" else torch.float32)
+    if found.folder is not None and not found.folded:
+        model = load_lora(model, found.folder)
+    settings = PromptSettings(**run.spec.config["prompt"])
+    ranker = LlmRanker(model, Encoder(tokenizer, settings), domain.titles, config.batch_size)
+    if config.mode == "generate":
+        _generate(ranker, asked, config, run)
+    else:
+        scores = np.zeros((len(asked), run.facts["candidates"]["n"]))
+        with run.reporter.bar("ranking users", len(asked)) as bar:
+            for chosen, part in ranker.score_batches(asked):
+                scores[chosen] = part
+                bar.advance(len(chosen))
+        _write_rankings(run.path, asked, *_by_scores(scores))
+        run.facts["scoring"] = {"method": ranker.scorer.method, "checked_against_full_nats": ranker.scorer.difference}
+    run.facts["prompts"] = {"n": ranker.counts.prompts, "trimmed": ranker.counts.trimmed, "titles_cut": ranker.encoder.titles_cut}
+
+
+def _by_scores(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return scores and ranks (B, C): 1 + the number of candidates scored strictly higher."""
+    ascending = np.sort(scores, axis=1)
+    n = scores.shape[1]
+    ranks = np.stack([n - np.searchsorted(row, values, side="right") + 1 for row, values in zip(ascending, scores, strict=True)]) if len(scores) else scores
+    return scores, ranks.astype(np.float64)
+
+
+def _generate(ranker: Any, asked: Sequence[Example], config: InferConfig, run: Run) -> None:
+    """Rank by the place in the written answer; what is not named has no score."""
+    n = run.facts["candidates"]["n"]
+    ranks = np.full((len(asked), n), np.nan)
+    written: list[tuple[int, str, str, int, bool, int, int]] = []
+    with run.reporter.bar("writing answers", len(asked)) as bar:
+        for chosen, texts, parsed in ranker.generate_batches(asked, config.max_new_tokens):
+            for i, text, p in zip(chosen, texts, parsed, strict=True):
+                ranks[i] = [np.nan if place is None else place for place in p.places]
+                written.append((i, asked[i].user_id, text, p.n_titles, p.malformed, p.n_off_list, p.n_repeated))
+            bar.advance(len(chosen))
+    names = ("index", USER_ID, "text", "n_titles", "malformed", "off_list", "repeated")
+    frame = pl.DataFrame(written, schema=names, orient="row").sort("index").drop("index")
+    frame.write_parquet(run.path / GENERATIONS_FILE, compression="zstd", statistics=False)
+    _write_rankings(run.path, asked, 1.0 / ranks, ranks)
+    run.facts.update(malformed=int(frame["malformed"].sum()), off_list=int((frame["off_list"] > 0).sum()))
+    run.reporter.say(f"{run.facts['malformed']} malformed and {run.facts['off_list']} off-list answers of {len(asked)}; all count")
+
+
+def _write_rankings(folder: Path, asked: Sequence[Example], scores: np.ndarray, ranks: np.ndarray) -> None:
+    frame = pl.DataFrame(
+        {
+            USER_ID: [e.user_id for e in asked for _ in e.candidates],
+            ITEM_ID: [c for e in asked for c in e.candidates],
+            SCORE: scores.reshape(-1),
+            RANK: ranks.reshape(-1),
+            IS_TARGET: [c == e.target for e in asked for c in e.candidates],
+        }
+    ).with_columns(pl.col(SCORE).fill_nan(None), pl.col(RANK).fill_nan(None).cast(pl.Int32))
+    frame.write_parquet(folder / RANKINGS_FILE, compression="zstd", statistics=False)

@@ -1,0 +1,216 @@
+"""The adapter's file format: every way it can be written, and every way it can be broken."""
+
+import json
+import math
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tests.merging.tiny import Q, V, random_lora, write_lora
+from safetensors.numpy import load_file, save_file
+
+from recmerge.errors import ArtifactError
+from recmerge.lm.adapter_file import AdapterFile, is_adapter
+from recmerge.lm.adapter_write import AdapterShape, ModelCard, target_modules_of, write_adapter
+from recmerge.lm.tensor_file import TensorFile, TensorWriter, narrow, widen
+
+B = [[1, 2], [3, 4], [5, 6]]
+A = [[1, 0], [0, 2]]
+WEIGHTS = "adapter_model.safetensors"
+
+
+def refused(folder: Path) -> str:
+    with pytest.raises(ArtifactError) as caught:
+        AdapterFile(folder).verify()
+    return caught.value.what
+
+
+@pytest.mark.parametrize("key", ["", ".default", ".sports"])
+def test_reads_every_spelling_of_keys(tmp_path: Path, key: str) -> None:
+    adapter = AdapterFile(write_lora(tmp_path, {Q: (B, A)}, key=key, lora_alpha=4))
+    b, a = adapter.factors(Q)
+    assert adapter.modules == (Q,)
+    assert b.tolist() == B
+    assert a.tolist() == A
+    assert b.dtype == np.float64
+    assert (adapter.scaling(Q), adapter.rank(Q), adapter.shape(Q)) == (2.0, 2, (3, 2))
+    assert Q in adapter
+    assert V not in adapter
+
+
+def test_scaling_of_each_kind(tmp_path: Path) -> None:
+    assert AdapterFile(write_lora(tmp_path / "rs", {Q: (B, A)}, lora_alpha=6, use_rslora=True)).scaling(Q) == pytest.approx(6 / math.sqrt(2))
+    patterned = write_lora(
+        tmp_path / "p", {Q: (B, A), V: ([[1], [1]], [[1, 1]])}, r=8, lora_alpha=16, rank_pattern={"q_proj": 2, "layers.0.self_attn.v_proj": 1}, alpha_pattern={"v_proj": 5}
+    )
+    adapter = AdapterFile(patterned)
+    assert (adapter.scaling(Q), adapter.scaling(V)) == (8.0, 5.0)
+
+
+def test_a_pattern_must_match_a_whole_part_of_the_name(tmp_path: Path) -> None:
+    adapter = AdapterFile(write_lora(tmp_path, {Q: (B, A)}, lora_alpha=2, alpha_pattern={"proj": 100, "q_proj": 4}))
+    assert adapter.scaling(Q) == 2.0  # "proj" does not match "q_proj"
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        {"use_dora": True},
+        {"lora_bias": True},
+        {"modules_to_save": ["lm_head"]},
+        {"bias": "all"},
+        {"peft_type": "IA3"},
+        {"target_parameters": ["experts.w"]},
+        {"init_lora_weights": "pissa"},
+        {"trainable_token_indices": [1]},
+    ],
+)
+def test_what_is_no_plain_lora_is_refused(tmp_path: Path, extra: dict[str, object]) -> None:
+    assert next(iter(extra)) in refused(write_lora(tmp_path, {Q: (B, A)}, **extra))
+
+
+def test_missing_pieces_are_named(tmp_path: Path) -> None:
+    assert "does not exist" in refused(tmp_path / "nowhere")
+    assert "adapter_config.json" in refused(tmp_path)
+    folder = write_lora(tmp_path / "a", {Q: (B, A)})
+    (folder / WEIGHTS).unlink()
+    assert WEIGHTS in refused(folder)
+    assert is_adapter(folder)
+    (folder / "adapter_config.json").write_text("{not json")
+    assert "adapter_config.json" in refused(folder)
+
+
+class Bomb:
+    """Writes a file when unpickled."""
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def __reduce__(self) -> object:
+        return (Path.write_text, (self.target, "ran"))
+
+
+def test_a_pickle_is_refused_and_never_run(tmp_path: Path) -> None:
+    folder = write_lora(tmp_path / "a", {Q: (B, A)})
+    (folder / WEIGHTS).unlink()
+    (folder / "adapter_model.bin").write_bytes(pickle.dumps(Bomb(tmp_path / "payload")))
+    assert "adapter_model.bin" in refused(folder)
+    assert not (tmp_path / "payload").exists()
+    pickle.loads((folder / "adapter_model.bin").read_bytes())  # the bomb itself works
+    assert (tmp_path / "payload").exists()
+
+
+@pytest.mark.parametrize("cut", [0, 4, 40, -1, -7])
+def test_a_truncated_file_is_refused_by_name(tmp_path: Path, cut: int) -> None:
+    folder = write_lora(tmp_path, {Q: (B, A)})
+    path = folder / WEIGHTS
+    path.write_bytes(path.read_bytes()[:cut])
+    assert str(path) in refused(folder)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_nan_and_infinity_name_the_tensor(tmp_path: Path, bad: float) -> None:
+    what = refused(write_lora(tmp_path, {Q: ([[1, bad]], A)}))
+    assert f"{Q}.lora_B.weight" in what
+
+
+def test_keys_that_are_no_pair_are_counted(tmp_path: Path) -> None:
+    folder = write_lora(tmp_path, {Q: (B, A)})
+    tensors = load_file(folder / WEIGHTS)
+    del tensors[f"base_model.model.{Q}.lora_B.weight"]
+    save_file({**tensors, "x.lora_magnitude_vector": np.ones(2, np.float32)}, folder / WEIGHTS)
+    what = refused(folder)
+    assert "2 keys" in what
+    assert "lora_magnitude_vector" in what
+    assert f"{Q}.lora_A" in what
+
+
+def test_two_adapters_in_one_file_are_refused(tmp_path: Path) -> None:
+    folder = write_lora(tmp_path, {Q: (B, A)}, key=".one")
+    tensors = load_file(folder / WEIGHTS)
+    save_file({**tensors, **{k.replace(".one.", ".two."): v for k, v in tensors.items()}}, folder / WEIGHTS)
+    assert "2 keys" in refused(folder)
+
+
+def test_a_rank_other_than_the_configs_is_refused(tmp_path: Path) -> None:
+    assert "rank 2" in refused(write_lora(tmp_path, {Q: (B, A)}, r=4))
+    assert "no linear layer" in refused(write_lora(tmp_path / "b", {Q: ([[1, 2, 3]], A)}))
+
+
+def test_a_changed_file_is_known_by_its_card(tmp_path: Path) -> None:
+    folder = tmp_path / "merged"
+    shape = AdapterShape("some/base", ["q_proj"])
+    write_adapter(folder, {Q: (np.array(B, float), np.array(A, float))}, shape, "F32", {"schema": 1, "kind": "adapter"}, ModelCard("x", "y"))
+    AdapterFile(folder).verify()
+    data = bytearray((folder / WEIGHTS).read_bytes())
+    data[-1] ^= 1
+    (folder / WEIGHTS).write_bytes(data)
+    assert "was changed" in refused(folder)
+
+
+def test_write_adapter_pads_to_one_rank_and_repeats_its_bytes(tmp_path: Path) -> None:
+    modules = {Q: (np.array(B, float), np.array(A, float)), V: (np.array([[7.0]]), np.array([[8.0, 9.0]]))}
+    for name in ("one", "two"):
+        rank = write_adapter(tmp_path / name, modules, AdapterShape("some/base", ["q_proj", "v_proj"]), "F32", {"schema": 1}, ModelCard("Title", "Body"))
+        assert rank == 2
+    for path in (tmp_path / "one").iterdir():
+        assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes()
+    adapter = AdapterFile(tmp_path / "one")
+    b, a = adapter.factors(V)
+    assert b.tolist() == [[7, 0]]
+    assert a.tolist() == [[8, 9], [0, 0]]
+    assert {adapter.scaling(m) for m in adapter.modules} == {1.0}
+    config = json.loads((tmp_path / "one" / "adapter_config.json").read_text())
+    assert (config["r"], config["lora_alpha"], config["use_rslora"], config["rank_pattern"]) == (2, 2, False, {})
+    readme = (tmp_path / "one" / "README.md").read_text()
+    assert readme.startswith('---\nbase_model: "some/base"\nlibrary_name: peft\n')
+    assert "# Title" in readme
+
+
+def test_numbers_beyond_float16_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match="float16"):
+        write_adapter(tmp_path / "a", {Q: (np.array([[1e6]]), np.array([[1.0]]))}, AdapterShape(None, ["q_proj"]), "F16", {"schema": 1}, ModelCard("x", "y"))
+
+
+def test_target_modules_are_suffixes_or_full_names(tmp_path: Path) -> None:
+    q = AdapterFile(random_lora(tmp_path / "q", 0, modules=[Q]))
+    v = AdapterFile(random_lora(tmp_path / "v", 1, modules=[V]))
+    assert target_modules_of([v, q]) == ["q_proj", "v_proj"]
+    layer = AdapterFile(random_lora(tmp_path / "l", 1, modules=[V], layers_to_transform=[0]))
+    pattern = AdapterFile(random_lora(tmp_path / "r", 1, modules=[V], target_modules=r".*\.v_proj"))
+    assert target_modules_of([q, layer]) == [Q, V]
+    assert target_modules_of([q, pattern]) == [Q, V]
+
+
+def test_bfloat16_rounds_as_torch_does(tmp_path: Path) -> None:
+    import torch
+
+    draw = np.random.default_rng(0)
+    values = np.concatenate([draw.normal(size=1000) * 10.0 ** draw.integers(-30, 30, 1000), [0.0, -0.0, 1.0, 1.00390625, 1.01171875, 3e38, 3.4e38, math.inf, math.nan]])
+    single = values.astype(np.float32)
+    expected = torch.from_numpy(single).to(torch.bfloat16).double().numpy()
+    assert np.array_equal(widen(narrow(values, "BF16"), "BF16"), expected, equal_nan=True)
+
+
+@pytest.mark.parametrize("dtype", ["F64", "F32", "F16", "BF16"])
+def test_tensor_files_round_trip_through_safetensors(tmp_path: Path, dtype: str) -> None:
+    from safetensors.torch import load_file as load_torch
+
+    path = tmp_path / "x.safetensors"
+    with TensorWriter(path, {"odd": (dtype, (3, 1)), "empty": (dtype, (0, 4)), "one": (dtype, ())}, {"format": "pt"}) as out:
+        for values in (np.array([[0.5], [-2.0], [1024.0]]), np.zeros((0, 4)), np.array(3.0)):
+            out.write(narrow(values, dtype))
+    theirs = load_torch(path)
+    assert theirs["odd"].double().tolist() == [[0.5], [-2.0], [1024.0]]
+    assert tuple(theirs["empty"].shape) == (0, 4)
+    ours = TensorFile(path)
+    assert ours.read("odd").tolist() == [[0.5], [-2.0], [1024.0]]
+    assert ours.read("one") == 3.0
+    assert ours.metadata == {"format": "pt"}
+
+
+def test_quantised_tensors_are_refused(tmp_path: Path) -> None:
+    save_file({"w": np.ones((2, 2), np.int8)}, tmp_path / "q.safetensors")
+    with pytest.raises(ArtifactError, match="I8"):
+        TensorFile(tmp_path / "q.safetensors").read("w")
