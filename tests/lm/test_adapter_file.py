@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.merging.tiny import Q, V, random_lora, write_lora
 from safetensors.numpy import load_file, save_file
 
 from recmerge.errors import ArtifactError
 from recmerge.lm.adapter_file import AdapterFile, is_adapter
 from recmerge.lm.adapter_write import AdapterShape, ModelCard, target_modules_of, write_adapter
 from recmerge.lm.tensor_file import TensorFile, TensorWriter, narrow, widen
+from tests.merging.tiny import Q, V, random_lora, write_lora
 
 B = [[1, 2], [3, 4], [5, 6]]
 A = [[1, 0], [0, 2]]
@@ -42,7 +42,12 @@ def test_reads_every_spelling_of_keys(tmp_path: Path, key: str) -> None:
 def test_scaling_of_each_kind(tmp_path: Path) -> None:
     assert AdapterFile(write_lora(tmp_path / "rs", {Q: (B, A)}, lora_alpha=6, use_rslora=True)).scaling(Q) == pytest.approx(6 / math.sqrt(2))
     patterned = write_lora(
-        tmp_path / "p", {Q: (B, A), V: ([[1], [1]], [[1, 1]])}, r=8, lora_alpha=16, rank_pattern={"q_proj": 2, "layers.0.self_attn.v_proj": 1}, alpha_pattern={"v_proj": 5}
+        tmp_path / "p",
+        {Q: (B, A), V: ([[1], [1]], [[1, 1]])},
+        r=8,
+        lora_alpha=16,
+        rank_pattern={"q_proj": 2, "layers.0.self_attn.v_proj": 1},
+        alpha_pattern={"v_proj": 5},
     )
     adapter = AdapterFile(patterned)
     assert (adapter.scaling(Q), adapter.scaling(V)) == (8.0, 5.0)
@@ -187,7 +192,9 @@ def test_bfloat16_rounds_as_torch_does(tmp_path: Path) -> None:
     import torch
 
     draw = np.random.default_rng(0)
-    values = np.concatenate([draw.normal(size=1000) * 10.0 ** draw.integers(-30, 30, 1000), [0.0, -0.0, 1.0, 1.00390625, 1.01171875, 3e38, 3.4e38, math.inf, math.nan]])
+    values = np.concatenate(
+        [draw.normal(size=1000) * 10.0 ** draw.integers(-30, 30, 1000), [0.0, -0.0, 1.0, 1.00390625, 1.01171875, 3e38, 3.4e38, math.inf, math.nan]]
+    )
     single = values.astype(np.float32)
     expected = torch.from_numpy(single).to(torch.bfloat16).double().numpy()
     assert np.array_equal(widen(narrow(values, "BF16"), "BF16"), expected, equal_nan=True)
