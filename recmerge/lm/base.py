@@ -16,7 +16,6 @@ from recmerge.errors import ArtifactError, NetworkError, ResourceError
 from recmerge.names import ADAPTER_CARD
 
 
-
 def hush() -> None:
     """Keep transformers from writing bars and notes of its own between ours."""
     hf_logging.set_verbosity_error()

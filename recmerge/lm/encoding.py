@@ -93,7 +93,9 @@ class Encoder:
         rows = self.tokenizer(list(texts), add_special_tokens=False, split_special_tokens=True, return_attention_mask=False)["input_ids"]
         for text, row in zip(texts, rows, strict=True):
             if not self.control_ids.isdisjoint(row):
-                raise ArtifactError(f"the tokenizer reads a control token in the text '{text[:60]}'", fix="use a fast tokenizer, which can split special tokens")
+                raise ArtifactError(
+                    f"the tokenizer reads a control token in the text '{text[:60]}'", fix="use a fast tokenizer, which can split special tokens"
+                )
         return [tuple(row) for row in rows]
 
     def learn(self, titles: Sequence[str]) -> None:

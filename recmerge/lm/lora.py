@@ -50,15 +50,15 @@ def new_lora(
     names = target_modules if isinstance(target_modules, str) else list(target_modules)
     if names == "all-linear":
         names = linear_names(model)
-    config = LoraConfig(
-        r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=names, use_rslora=use_rslora, bias="none", task_type=TaskType.CAUSAL_LM
-    )
+    config = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=names, use_rslora=use_rslora, bias="none", task_type=TaskType.CAUSAL_LM)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(init_seed)
         try:
             return get_peft_model(model, config)
         except ValueError as error:
-            raise ConfigError(f"lora.target_modules = {target_modules!r}: {str(error)[:200]}", fix="use all-linear, or names of the model's linear modules") from error
+            raise ConfigError(
+                f"lora.target_modules = {target_modules!r}: {str(error)[:200]}", fix="use all-linear, or names of the model's linear modules"
+            ) from error
 
 
 def linear_names(model: Any) -> list[str]:

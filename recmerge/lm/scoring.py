@@ -161,7 +161,10 @@ class _Pack:
         self.question = question
         self.distinct = list(dict.fromkeys(question.answers))
         prompt = list(question.prompt)
-        ids, positions, branch, sources, targets, owner = list(prompt), list(range(len(prompt))), [-1] * len(prompt), [], [], []
+        ids, positions, branch = list(prompt), list(range(len(prompt))), [-1] * len(prompt)
+        sources: list[int] = []
+        targets: list[int] = []
+        owner: list[int] = []
         for number, answer in enumerate(self.distinct):
             begin = len(ids)
             ids += answer[:-1]

@@ -160,6 +160,7 @@ def _sft_config(s: SftSettings, folder: Path, world_size: int) -> SFTConfig:
         data_seed=s.seed,
         use_cpu=s.use_cpu,
         dataloader_pin_memory=not s.use_cpu,
+        ddp_find_unused_parameters=False,
         max_length=None,  # sequences come whole: TRL must not cut an answer
         packing=False,
         dataset_kwargs={"skip_prepare_dataset": True},
@@ -228,7 +229,9 @@ class _Watcher(TrainerCallback):
         self.zeros = self.zeros + 1 if loss == 0.0 else 0
         if not math.isfinite(loss) or self.zeros >= self.zero_limit:
             what = f"is {loss}" if not math.isfinite(loss) else f"was exactly 0 for {self.zeros} steps"
-            raise GateError(f"the loss {what} at step {state.global_step}; training stopped", fix="lower learning_rate, or look at the data; earlier checkpoints are kept")
+            raise GateError(
+                f"the loss {what} at step {state.global_step}; training stopped", fix="lower learning_rate, or look at the data; earlier checkpoints are kept"
+            )
         if state.is_world_process_zero:
             keys = ("loss", "learning_rate", "grad_norm", "epoch")
             line = {"step": state.global_step, **{k: float(logs[k]) for k in keys if k in logs}}
@@ -277,5 +280,3 @@ def save_adapter(model: Any, folder: Path) -> None:
 def drop_checkpoints(folder: Path) -> None:
     """Delete a complete run's checkpoints."""
     shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
-
-

@@ -73,6 +73,12 @@ class TensorFile:
     def read(self, name: str) -> NDArray[np.float64]:
         """Return a tensor in float64, which holds every stored float exactly.
 
+        Args:
+            name: The tensor.
+
+        Returns:
+            Its numbers, in its own shape.
+
         Raises:
             ArtifactError: It is quantised or of integers.
         """

@@ -14,7 +14,9 @@ def make_set(titles: list[str], positions: list[int], with_answer: bool = False)
     ids = [f"i{k}" for k in range(len(titles))]
     items = pl.DataFrame({"item_id": ids, "title": titles, "brand": "", "category": ""})
     events = pl.DataFrame({"user_id": "u", "item_id": ids, "timestamp": range(len(ids)), "position": range(len(ids)), "split": "train"})
-    rows = pl.DataFrame({"user_id": ["u"] * len(positions), "position": positions, "target": [ids[p] for p in positions], "candidates": [ids[:2] for _ in positions]})
+    rows = pl.DataFrame(
+        {"user_id": ["u"] * len(positions), "position": positions, "target": [ids[p] for p in positions], "candidates": [ids[:2] for _ in positions]}
+    )
     if with_answer:
         rows = rows.with_columns(answer=pl.Series([[ids[p], *ids[:1]] for p in positions]))
     domain = Domain("d", "clean", items, events, pl.DataFrame(), rows, pl.DataFrame())

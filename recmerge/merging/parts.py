@@ -1,0 +1,145 @@
+"""What every merging rule shares: its inputs, its result, and the algebra of low-rank matrices."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recmerge.errors import ArtifactError
+from recmerge.lm.adapter_file import AdapterFile
+
+Matrix = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class LoraFactors:
+    """One adapter's share of one module: its task vector is scaling * B @ A.
+
+    An adapter without the module has rank 0: its task vector is zero.
+
+    Args:
+        B: (out, R), float64.
+        A: (R, in), float64.
+        scaling: The adapter's own alpha / r, or alpha / sqrt(r).
+    """
+
+    B: Matrix
+    A: Matrix
+    scaling: float
+
+    @property
+    def rank(self) -> int:
+        """The number of columns of B and rows of A."""
+        return self.B.shape[1]
+
+
+@dataclass(frozen=True)
+class LowRank:
+    """A change of one weight, B @ A, with every weight and scaling inside.
+
+    Args:
+        B: (out, R), float64.
+        A: (R, in), float64.
+    """
+
+    B: Matrix
+    A: Matrix
+
+    @property
+    def rank(self) -> int:
+        """The number of columns of B and rows of A; the product's rank may be lower."""
+        return self.B.shape[1]
+
+
+Delta = LowRank  # rules of full rank will add a dense kind here
+
+
+@dataclass(frozen=True)
+class Method:
+    """A merging rule and what it asks of its adapters.
+
+    Args:
+        merge: The rule: one module's factors (M of them) and M weights in, the merged change out.
+        needs: What must be equal over the adapters in every module: "rank", "scaling".
+        shared_init: Whether the rule assumes that all A started from the same numbers.
+    """
+
+    merge: Callable[[Sequence[LoraFactors], Sequence[float]], Delta]
+    needs: tuple[str, ...] = ()
+    shared_init: bool = False
+
+    def __call__(self, factors: Sequence[LoraFactors], weights: Sequence[float]) -> Delta:
+        """Apply the rule to one module."""
+        return self.merge(factors, weights)
+
+
+def equal_weights(n: int) -> list[float]:
+    """Return `n` equal weights that sum to one."""
+    return [1.0 / n] * n
+
+
+def module_factors(adapters: Sequence[AdapterFile], module: str) -> list[LoraFactors]:
+    """Read one module of every adapter; rank 0 where an adapter does not have it.
+
+    Args:
+        adapters: M adapters, at least one of which has the module.
+        module: The module's name.
+
+    Returns:
+        M factors with the same out and in.
+    """
+    out, width = next(a.shape(module) for a in adapters if module in a)
+    nothing = LoraFactors(np.zeros((out, 0)), np.zeros((0, width)), 1.0)
+    return [LoraFactors(*a.factors(module), a.scaling(module)) if module in a else nothing for a in adapters]
+
+
+def all_modules(adapters: Sequence[AdapterFile]) -> list[str]:
+    """Return the names of the modules that any adapter has, sorted."""
+    return sorted({module for adapter in adapters for module in adapter.modules})
+
+
+def require_equal(factors: Sequence[LoraFactors], needs: Sequence[str], rule: str) -> None:
+    """Refuse factors that a rule cannot add entry by entry.
+
+    Args:
+        factors: One module's factors.
+        needs: "rank", "scaling" or both.
+        rule: The rule's name, for the error.
+
+    Raises:
+        ArtifactError: They differ.
+    """
+    for need in needs:
+        values = [getattr(f, need) for f in factors]
+        if len(set(values)) > 1:
+            shown = ", ".join(f"{v:g}" for v in values)
+            raise ArtifactError(f"'{rule}' needs equal {need} in all adapters, found {shown}", fix="use --method product")
+
+
+def inner_products(factors: Sequence[LoraFactors]) -> Matrix:
+    """Return the Frobenius inner products of the task vectors, (M, M), without forming one.
+
+    <B1 A1, B2 A2> = sum of (B1' B2) * (A1 A2'), so only R x R matrices are made.
+    """
+    left = np.concatenate([f.B * f.scaling for f in factors], axis=1)
+    right = np.concatenate([f.A for f in factors], axis=0)
+    gram = (left.T @ left) * (right @ right.T)
+    edges = np.cumsum([0, *(f.rank for f in factors)])
+    m = len(factors)
+    return np.array([[gram[edges[i] : edges[i + 1], edges[j] : edges[j + 1]].sum() for j in range(m)] for i in range(m)])
+
+
+def norm(delta: Delta) -> float:
+    """Return the Frobenius norm of B @ A without forming it."""
+    return float(np.sqrt(max(inner_products([LoraFactors(delta.B, delta.A, 1.0)])[0, 0], 0.0)))
+
+
+def distance(found: Delta, meant: Delta) -> float:
+    """Return the Frobenius norm of found - meant, where both have the same rank and nearly the same factors.
+
+    Written as [dB, B] @ [A found; dA], no two large terms cancel, so small differences are seen exactly.
+    """
+    left = np.concatenate([found.B - meant.B, meant.B], axis=1)
+    right = np.concatenate([found.A, found.A - meant.A], axis=0)
+    return norm(LowRank(left, right))

@@ -1,0 +1,243 @@
+"""Add merged changes to the base model's own weights: no cost at inference, one file set per merge."""
+
+import json
+import math
+import shutil
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recmerge.errors import ArtifactError, ResourceError
+from recmerge.lm.tensor_file import DTYPES, TensorFile, TensorWriter, narrow, stored_type, widen
+from recmerge.merging.parts import Delta
+
+_INDEX = "model.safetensors.index.json"
+_NOT_COPIED = {".safetensors", ".bin", ".pt", ".pth", ".pkl", ".msgpack", ".h5", ".gguf", ".onnx", ".py", ".md"}
+_SMALL_FLOATS = ("F32", "F16", "BF16", "F64")
+_ROWS = 2048  # rows added at once: bounds the float64 copies of a large weight
+_TRANSPOSED_TYPES = ("gpt2", "openai-gpt", "imagegpt", "decision_transformer")  # models built of Conv1D
+
+
+@dataclass(frozen=True)
+class FoldError:
+    """What one folded weight lost by its one cast.
+
+    Args:
+        weight: Relative Frobenius distance of the stored weight from the exact one.
+        delta: The same distance relative to the change: how much of the merge the file's dtype rounds away.
+    """
+
+    weight: float
+    delta: float
+
+
+@dataclass
+class Folded:
+    """What `fold` wrote.
+
+    Args:
+        errors: module -> what its cast lost.
+        checksums: tensor -> CRC-32 of its bytes as they were handed to the file.
+    """
+
+    errors: dict[str, FoldError] = field(default_factory=dict)
+    checksums: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass
+class BaseWeights:
+    """A base model's safetensors and which tensor each module's weight is.
+
+    Args:
+        folder: The model's folder.
+        files: Its shards, by file name.
+        config: Its config.json.
+    """
+
+    folder: Path
+    files: dict[str, TensorFile]
+    config: dict[str, Any] = field(default_factory=dict)
+
+    def shape(self, tensor: str) -> tuple[int, ...]:
+        """Return a tensor's sizes."""
+        return next(f.tensors[tensor].shape for f in self.files.values() if tensor in f.tensors)
+
+    def __contains__(self, tensor: object) -> bool:
+        return any(tensor in f.tensors for f in self.files.values())
+
+
+def open_base(folder: Path) -> BaseWeights:
+    """Open a base model's shards, headers only.
+
+    Args:
+        folder: A folder with config.json and safetensors weights.
+
+    Returns:
+        The shards.
+
+    Raises:
+        ArtifactError: It holds no safetensors, or one is truncated or missing.
+    """
+    index = folder / _INDEX
+    if not (folder / "config.json").is_file():
+        raise ArtifactError(f"base {folder} holds no config.json, so it is no model", fix="give --base the model's own folder")
+    if index.is_file():
+        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    else:
+        names = sorted(p.name for p in folder.glob("*.safetensors"))
+    missing = [n for n in names if Path(n).name != n or not (folder / n).is_file()]
+    if missing or not names:
+        raise ArtifactError(f"base {folder} lacks {', '.join(missing[:3]) or 'safetensors weights'}", fix="fetch the base model again, as safetensors")
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    return BaseWeights(folder, {n: TensorFile(folder / n) for n in names}, config)
+
+
+def match_modules(base: BaseWeights, modules: Sequence[str], shapes: Sequence[tuple[int, int]], transposed: bool) -> dict[str, tuple[str, bool]]:
+    """Find each module's weight in the base.
+
+    Args:
+        base: The base model.
+        modules: Module names as in the adapters.
+        shapes: Their (out, in).
+        transposed: Whether the adapters say that the base stores (in, out).
+
+    Returns:
+        tensor name -> (module, whether the change is added transposed).
+
+    Raises:
+        ArtifactError: A module is not there, or has another shape.
+    """
+    names = {m: f"{m}.weight" for m in modules}
+    if not any(name in base for name in names.values()):  # a checkpoint of the inner model has no prefix
+        names = {m: f"{m.partition('.')[2]}.weight" for m in modules}
+    lost = [m for m, name in names.items() if name not in base]
+    if lost:
+        raise ArtifactError(
+            f"{len(lost)} of {len(modules)} modules are not in base {base.folder}: {', '.join(lost[:3])}", fix="give the base the adapters were trained on"
+        )
+    found: dict[str, tuple[str, bool]] = {}
+    conv1d = transposed or base.config.get("model_type") in _TRANSPOSED_TYPES
+    for module, (out, width) in zip(modules, shapes, strict=True):
+        shape = base.shape(names[module])
+        fits = {(out, width): False, (width, out): True}
+        if shape not in fits:
+            raise ArtifactError(f"module {module} is {out} x {width}, base {base.folder} has {shape}", fix="give the base the adapters were trained on")
+        square = out == width
+        found[names[module]] = (module, (conv1d and not module.endswith("lm_head")) if square else fits[shape])
+    return found
+
+
+def fold(
+    base: BaseWeights,
+    matches: dict[str, tuple[str, bool]],
+    delta_of: Callable[[str], Delta],
+    out: Path,
+    dtype: str | None = None,
+) -> Folded:
+    """Write a model whose weights hold the merged changes, one shard and one tensor at a time.
+
+    Sums are formed in float64 and rounded once. Tensors that no module changes, tied embeddings among them, are copied.
+
+    Source: LoRA (Hu et al. 2021, section 4.1): W = W0 + B A.
+    Departures: one rounding at the end, where the usual code rounds after each adapter.
+
+    Args:
+        base: The base model.
+        matches: From `match_modules`.
+        delta_of: Returns a module's merged change.
+        out: A new folder.
+        dtype: "float32", "bfloat16" or "float16" for all float tensors; None keeps each tensor's own.
+
+    Returns:
+        What each cast lost, and checksums for `check_folded`.
+
+    Raises:
+        ArtifactError: A weight to change is quantised or does not fit `dtype`.
+        ResourceError: The disk has too little room.
+    """
+    _require_room(base, out.parent, dtype)
+    out.mkdir(parents=True)
+    result = Folded()
+    total = 0
+    for name, shard in base.files.items():
+        layout = {t: (_target(shard, t, dtype), info.shape) for t, info in shard.tensors.items()}
+        with TensorWriter(out / name, layout, shard.metadata) as writer:
+            for tensor, (kind, _) in layout.items():
+                if tensor not in matches:
+                    stored = shard.raw(tensor) if kind == shard.tensors[tensor].dtype else narrow(shard.read(tensor), kind)
+                else:
+                    module, flip = matches[tensor]
+                    stored, result.errors[module] = _add(shard.read(tensor), delta_of(module), flip, kind, module)
+                writer.write(stored)
+                result.checksums[tensor] = zlib.crc32(np.ascontiguousarray(stored).data)
+                total += stored.nbytes
+    _copy_rest(base, out, dtype, total)
+    return result
+
+
+def check_folded(folder: Path, checksums: Mapping[str, int]) -> None:
+    """Read a folded model back and compare it with what was written.
+
+    Args:
+        folder: The model's folder.
+        checksums: From `fold`.
+
+    Raises:
+        ArtifactError: A tensor is missing, extra or different.
+    """
+    found = {t: zlib.crc32(f.raw(t).data) for f in open_base(folder).files.values() for t in f.tensors}
+    odd = sorted(t for t in {*found, *checksums} if found.get(t) != checksums.get(t))
+    if odd:
+        raise ArtifactError(f"{len(odd)} tensors of the folded model are not what was written: {', '.join(odd[:3])}", fix="check the disk and merge again")
+
+
+def _add(weight: NDArray[np.float64], delta: Delta, flip: bool, kind: str, module: str) -> tuple[NDArray[np.generic], FoldError]:
+    """Add B @ A (or its transpose) to a weight and round once; rows in blocks."""
+    left, right = (delta.A.T, delta.B.T) if flip else (delta.B, delta.A)
+    stored = np.empty(weight.shape, narrow(np.zeros(1), kind).dtype)
+    lost = exact = change = 0.0
+    for i in range(0, weight.shape[0], _ROWS):
+        rows = slice(i, i + _ROWS)
+        step = left[rows] @ right
+        new = weight[rows] + step
+        stored[rows] = narrow(new, kind)
+        back = widen(stored[rows], kind)
+        if not np.isfinite(back).all():
+            raise ArtifactError(f"module {module}: the folded weight does not fit {kind}", fix="use --dtype float32 or bfloat16")
+        lost += float(np.sum((back - new) ** 2))
+        exact += float(np.sum(new**2))
+        change += float(np.sum(step**2))
+    return stored, FoldError(math.sqrt(lost / exact) if exact else 0.0, math.sqrt(lost / change) if change else 0.0)
+
+
+def _target(shard: TensorFile, tensor: str, dtype: str | None) -> str:
+    own = shard.tensors[tensor].dtype
+    return stored_type(dtype, own) if own in _SMALL_FLOATS else own
+
+
+def _require_room(base: BaseWeights, folder: Path, dtype: str | None) -> None:
+    own = sum(f.path.stat().st_size for f in base.files.values())
+    needed = own * 2 if dtype == "float32" else own
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise ResourceError(f"the folded model needs {needed} bytes, {folder} has {free} free", fix="free some space, or use --rank-out cat")
+
+
+def _copy_rest(base: BaseWeights, out: Path, dtype: str | None, total: int) -> None:
+    for path in sorted(base.folder.iterdir()):
+        if path.is_file() and path.suffix not in _NOT_COPIED and path.name != _INDEX and not path.name.startswith("."):
+            shutil.copyfile(path, out / path.name)
+    index = base.folder / _INDEX
+    if index.is_file():
+        record = json.loads(index.read_text(encoding="utf-8"))
+        record.setdefault("metadata", {})["total_size"] = total
+        (out / _INDEX).write_text(json.dumps(record, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    if dtype is not None:
+        assert dtype in DTYPES
+        key = "torch_dtype" if "torch_dtype" in base.config else "dtype"
+        (out / "config.json").write_text(json.dumps({**base.config, key: dtype}, indent=2, sort_keys=True) + "\n", encoding="utf-8")

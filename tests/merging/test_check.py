@@ -1,0 +1,143 @@
+"""What is refused or warned of before a merge, and what is compared after it."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from recmerge.errors import ArtifactError, UsageError
+from recmerge.lm.adapter_file import AdapterFile
+from recmerge.lm.adapter_write import AdapterShape, ModelCard, write_adapter
+from recmerge.merging import METHODS
+from recmerge.merging.check import check_adapters, check_bases, check_weights, check_written
+from recmerge.merging.parts import LowRank
+from recmerge.merging.report import inference_cost, module_report, summarise
+from tests.merging.tiny import Q, V, random_lora, write_lora
+
+
+def opened(tmp_path: Path, *settings: dict[str, Any]) -> list[AdapterFile]:
+    return [AdapterFile(random_lora(tmp_path / f"a{i}", i, **s), f"a{i}") for i, s in enumerate(settings)]
+
+
+def warnings_of(adapters: list[AdapterFile], method: str = "product") -> list[str]:
+    told: list[str] = []
+    check_adapters(adapters, METHODS[method], method, told.append)
+    return told
+
+
+def test_weights_default_to_equal_ones() -> None:
+    assert check_weights(None, 4) == [0.25] * 4
+    assert check_weights([0.4, -0.3], 2) == [0.4, -0.3]
+
+
+@pytest.mark.parametrize(("weights", "n"), [(None, 0), ([], 2), ([0.5], 2), ([0.2, 0.3, 0.5], 2), ([math.nan, 1.0], 2), ([1.0, -math.inf], 2), ([0.0, 0.0], 2)])
+def test_bad_weights_are_refused(weights: list[float] | None, n: int) -> None:
+    with pytest.raises(UsageError):
+        check_weights(weights, n)
+
+
+def test_product_takes_unequal_ranks_and_modules_and_factor_names_the_first(tmp_path: Path) -> None:
+    adapters = opened(tmp_path, {"rank": 2}, {"rank": 3, "modules": [V]})
+    assert warnings_of(adapters) == []
+    with pytest.raises(ArtifactError, match=f"a1 lacks {Q}"):
+        warnings_of(adapters, "factor")
+    with pytest.raises(ArtifactError, match=rf"equal rank .*{V} has 2, 3"):
+        warnings_of(adapters, "linear")
+    scaled = opened(tmp_path / "s", {}, {"lora_alpha": 7})
+    with pytest.raises(ArtifactError, match=rf"equal scaling .*{Q} has 1, 3\.5"):
+        warnings_of(scaled, "factor")
+
+
+def test_shapes_must_agree(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match=rf"{Q} has different shapes"):
+        warnings_of(opened(tmp_path, {"out": 6}, {"out": 7}))
+
+
+def test_factor_warns_of_other_or_unknown_starts(tmp_path: Path) -> None:
+    same = opened(tmp_path / "x", {"card": {"lora_init_sha256": "aa"}}, {"card": {"lora_init_sha256": "aa"}})
+    other = opened(tmp_path / "y", {"card": {"lora_init_sha256": "aa"}}, {"card": {"lora_init_sha256": "bb"}})
+    unknown = opened(tmp_path / "z", {"card": {"lora_init_sha256": "aa"}}, {})
+    assert warnings_of(same, "factor") == []
+    assert "did not" in warnings_of(other, "factor")[0]
+    assert "a1 does not say" in warnings_of(unknown, "factor")[0]
+    assert warnings_of(other, "product") == []
+
+
+def test_twins_and_other_prompts_are_warned_of(tmp_path: Path) -> None:
+    folder = random_lora(tmp_path / "a", 0)
+    assert "twice" in warnings_of([AdapterFile(folder), AdapterFile(folder)])[0]
+    assert "prompts" in warnings_of(opened(tmp_path, {"card": {"prompt": {"style": "open"}}}, {"card": {"prompt": {"style": "listwise"}}}))[0]
+
+
+@pytest.mark.parametrize(
+    ("one", "two", "key"),
+    [
+        ({"base_model_name_or_path": "x/a"}, {"base_model_name_or_path": "x/b"}, "ref"),
+        ({"revision": "r1"}, {"revision": "r2"}, "revision"),
+        ({"card": {"base": {"fingerprint": "f1"}}}, {"card": {"base": {"fingerprint": "f2"}}}, "fingerprint"),
+        ({"card": {"tokenizer_sha256": "t1"}}, {"card": {"tokenizer_sha256": "t2"}}, "tokenizer_sha256"),
+    ],
+)
+def test_other_bases_are_refused_unless_allowed(tmp_path: Path, one: dict[str, Any], two: dict[str, Any], key: str) -> None:
+    adapters = opened(tmp_path, one, two)
+    with pytest.raises(ArtifactError, match=key):
+        check_bases(adapters, False, lambda text: None)
+    told: list[str] = []
+    found = check_bases(adapters, True, told.append)
+    assert len(found) == 1
+    assert key in told[0]
+
+
+def test_equal_fingerprints_outweigh_names(tmp_path: Path) -> None:
+    card = {"card": {"base": {"fingerprint": "f"}}}
+    assert (
+        check_bases(opened(tmp_path, {**card, "base_model_name_or_path": "/here"}, {**card, "base_model_name_or_path": "/there"}), False, lambda t: None) == []
+    )
+
+
+def test_adapters_without_a_base_are_told_of(tmp_path: Path) -> None:
+    told: list[str] = []
+    assert check_bases(opened(tmp_path, {}, {"base_model_name_or_path": None}), False, told.append) == []
+    assert "a1 does not name its base" in told[0]
+
+
+def test_written_is_compared_bit_for_bit(tmp_path: Path) -> None:
+    meant = {Q: LowRank(np.array([[0.1], [2.0]]), np.array([[3.0, 0.7]]))}
+    folder = tmp_path / "a"
+    write_adapter(folder, {Q: (meant[Q].B, meant[Q].A)}, AdapterShape("b", ["q_proj"]), "F32", {"schema": 1}, ModelCard("x", "y"))
+    check_written(AdapterFile(folder), meant, "F32")
+    (folder / "recmerge.json").unlink()  # so that only the comparison can notice
+    weights = folder / "adapter_model.safetensors"
+    tensors = load_file(weights)
+    key = f"base_model.model.{Q}.lora_B.weight"
+    save_file({**tensors, key: np.nextafter(tensors[key], 9, dtype=np.float32)}, weights)
+    with pytest.raises(ArtifactError, match="not what was meant"):
+        check_written(AdapterFile(folder), meant, "F32")
+    with pytest.raises(ArtifactError, match=V):
+        check_written(AdapterFile(folder), {**meant, V: meant[Q]}, "F32")
+
+
+def test_report_by_hand(tmp_path: Path) -> None:
+    from tests.merging.test_rules import ONE, TWO_AT_2
+
+    # task vectors 2 [[1,1],[0,0]] and 2 [[0,0],[2,4]]: norms sqrt(8) and sqrt(80), at right angles
+    row = module_report([ONE, TWO_AT_2], LowRank(ONE.B, ONE.A), 0.75)
+    assert row["norms"] == pytest.approx([math.sqrt(8), math.sqrt(80)])
+    np.testing.assert_allclose(row["cosine"], [[1, 0], [0, 1]], atol=1e-15)
+    assert row["merged_norm"] == pytest.approx(math.sqrt(2))
+    summary = summarise({"m1": {**row, "relative_error": 1e-8}, "m2": {**row, "energy_lost": 0.0, "relative_error": 3e-8}}, 2)
+    assert summary["task_vector_norms"] == pytest.approx([4, math.sqrt(160)])
+    assert summary["energy_lost"] == pytest.approx(1 - 4 / 10)  # kept 2 of 8, and 2 of 2
+    assert summary["max_relative_error"] == 3e-8
+    adapters = [AdapterFile(write_lora(tmp_path, {"m1": (np.ones((3, 2)), np.ones((2, 4)))}))]
+    assert inference_cost(adapters, {"m1": {"rank": 5}}, False) == {"added_parameters": 35, "largest_input_parameters": 14}
+    assert inference_cost(adapters, {"m1": {"rank": 5}}, True)["added_parameters"] == 0
+
+
+def test_a_zero_task_vector_has_no_cosine() -> None:
+    from tests.merging.test_rules import ABSENT, ONE
+
+    assert module_report([ONE, ABSENT], LowRank(ONE.B, ONE.A), 0.0)["cosine"][1] == [None, None]
