@@ -1,8 +1,8 @@
 """Settings of `data build` and `data mix`."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from recmerge.config.loader import Settings
 
@@ -26,6 +26,7 @@ class BuildConfig(Settings):
     items: str | None = Field(None, json_schema_extra={"path": True}, description="table: item_id and title, brand and category where known")
     reviews: str | None = Field(None, json_schema_extra={"path": True}, description="amazon2014: reviews_*_5.json.gz")
     meta: str | None = Field(None, json_schema_extra={"path": True}, description="amazon2014: meta_*.json.gz")
+    archive: str | None = Field(None, json_schema_extra={"path": True}, description="movielens: ml-1m.zip as it is")
     columns: ColumnsConfig = ColumnsConfig()
     profile: Literal["clean", "published"] = Field("clean", description="published: the published WeaveRec code, point by point")
     split: Literal["leave_one_out"] = "leave_one_out"
@@ -36,19 +37,15 @@ class BuildConfig(Settings):
     max_rows: int | None = Field(None, ge=1, description="training rows kept, by the seed; null: all (published: 30,000)")
     max_title_chars: int = Field(512, ge=16, description="longer titles are cut and marked with an ellipsis")
     seed: int = Field(42, ge=0)
-
-    @model_validator(mode="after")
-    def _files_of_source(self) -> "BuildConfig":
-        needed = {"table": ("interactions", "items"), "amazon2014": ("reviews", "meta")}.get(self.source, ())
-        missing = [name for name in needed if getattr(self, name) is None]
-        if missing:
-            raise ValueError(f"source '{self.source}' needs {' and '.join(missing)}")
-        return self
+    max_bad: float = Field(0.001, ge=0, le=1, description="share of input lines that may be unusable; they are put aside in rejects.jsonl")
 
 
 class MixConfig(Settings):
     """Settings of `recmerge data mix`."""
 
     cap: int = Field(40_000, ge=1, description="rows of each domain at most")
+    caps: dict[str, Annotated[int, Field(ge=1)]] = Field(
+        default_factory=dict, description="other caps for single domains, by name; for ratios other than one to one"
+    )
     union: bool = Field(False, description="all domains in one set instead of one hybrid per source")
     seed: int = Field(42, ge=0)

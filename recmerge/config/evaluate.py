@@ -1,6 +1,6 @@
 """Settings of `eval`."""
 
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 
 from recmerge.config.loader import Settings
 
@@ -9,7 +9,7 @@ class GateConfig(Settings):
     """What `--gate` demands."""
 
     max_malformed: float = Field(0.05, ge=0, le=1, description="share of users with malformed or off-list output")
-    metric: str = "ndcg@1"
+    metric: str = Field("ndcg@1", description="one of the metrics that are evaluated")
     min_value: float | None = Field(None, ge=0, le=1, description="the metric must reach this")
     no_worse: bool = Field(True, description="with a baseline: fail where the run is significantly worse on the metric")
 
@@ -17,10 +17,28 @@ class GateConfig(Settings):
 class EvalConfig(Settings):
     """Settings of `recmerge eval`."""
 
-    runs: list[str] = Field(default_factory=list)
-    baseline: str | None = None
-    ks: list[int] = Field([1, 3, 5], min_length=1)
+    runs: list[str] = Field(default_factory=list, description="infer runs: names, name@vNNN or paths; the first is the one judged")
+    baseline: str | None = Field(None, description="the infer run the others are compared with")
+    result_jsonl: str | None = Field(None, json_schema_extra={"path": True}, description="published format: one JSON string of titles per line")
+    test_jsonl: str | None = Field(None, json_schema_extra={"path": True}, description="published format: the test line of each result line")
+    ks: list[int] = Field([1, 3, 5], min_length=1, description="cut-offs")
     n_bootstrap: int = Field(2000, ge=100)
-    confidence: float = Field(0.95, gt=0, lt=1)
-    seed: int = Field(42, ge=0)
+    seed: int = Field(42, ge=0, description="of the bootstrap")
     gate: GateConfig = GateConfig()
+
+    @field_validator("ks")
+    @classmethod
+    def _ascending(cls, value: list[int]) -> list[int]:
+        if min(value) < 1:
+            raise ValueError("a cut-off is 1 or more")
+        return sorted(set(value))
+
+    @model_validator(mode="after")
+    def _one_kind_of_input(self) -> "EvalConfig":
+        if (self.result_jsonl is None) != (self.test_jsonl is None):
+            raise ValueError("result_jsonl and test_jsonl need each other")
+        if self.result_jsonl and (self.runs or self.baseline):
+            raise ValueError("give runs, or result_jsonl and test_jsonl, not both")
+        if not self.result_jsonl and not self.runs:
+            raise ValueError("give at least one run, or result_jsonl and test_jsonl")
+        return self

@@ -126,7 +126,7 @@ def _anchor_paths(schema: type[BaseModel], values: dict[str, Any], folder: Path)
 def _anchor(text: str, folder: Path) -> str:
     if text.startswith(PACKAGE_PREFIX) or Path(text).expanduser().is_absolute():
         return str(Path(text).expanduser()) if not text.startswith(PACKAGE_PREFIX) else text
-    return str((folder.resolve() / text))
+    return str(folder.resolve() / text)
 
 
 def _put(target: dict[str, Any], path: list[str], value: Any) -> None:

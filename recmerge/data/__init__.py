@@ -1,0 +1,1 @@
+"""From raw files to built domains and mixed sets."""

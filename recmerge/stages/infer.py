@@ -100,7 +100,7 @@ def run_infer(config: InferConfig, run: Run) -> None:
     )
     if config.ranker is not None:
         run.facts["label"] = config.ranker
-        _write_rankings(run.path, asked, *_by_scores(_rank_with(config.ranker, domain, asked, config, run)))
+        _write_scores(run.path, asked, _rank_with(config.ranker, domain, asked, config, run))
     else:
         _infer_llm(config, run, domain, asked)
 
@@ -145,17 +145,27 @@ def _infer_llm(config: InferConfig, run: Run, domain: Domain, asked: Sequence[Ex
             for chosen, part in ranker.score_batches(asked):
                 scores[chosen] = part
                 bar.advance(len(chosen))
-        _write_rankings(run.path, asked, *_by_scores(scores))
+        _write_scores(run.path, asked, scores)
         run.facts["scoring"] = {"method": ranker.scorer.method, "checked_against_full_nats": ranker.scorer.difference}
     run.facts["prompts"] = {"n": ranker.counts.prompts, "trimmed": ranker.counts.trimmed, "titles_cut": ranker.encoder.titles_cut}
 
 
-def _by_scores(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return scores and ranks (B, C): 1 + the number of candidates scored strictly higher."""
-    ascending = np.sort(scores, axis=1)
-    n = scores.shape[1]
-    ranks = np.stack([n - np.searchsorted(row, values, side="right") + 1 for row, values in zip(ascending, scores, strict=True)]) if len(scores) else scores
-    return scores, ranks.astype(np.float64)
+def _write_scores(folder: Path, asked: Sequence[Example], scores: np.ndarray) -> None:
+    """Rank by scores (B, C): 1 + the number of other candidates scored strictly higher."""
+    counted = np.where(_first_places(asked, scores.shape), scores, -np.inf)  # a candidate listed twice counts once
+    ranks = 1 + (counted[:, None, :] > scores[:, :, None]).sum(-1)
+    _write_rankings(folder, asked, scores, ranks.astype(np.float64))
+
+
+def _first_places(asked: Sequence[Example], shape: tuple[int, ...]) -> np.ndarray:
+    """Return (B, C): is this the candidate's first place in its list? The published draws repeat some."""
+    first = np.zeros(shape, dtype=bool)
+    for row, example in enumerate(asked):
+        seen: set[str] = set()
+        for column, item in enumerate(example.candidates):
+            first[row, column] = item not in seen
+            seen.add(item)
+    return first
 
 
 def _generate(ranker: Any, asked: Sequence[Example], config: InferConfig, run: Run) -> None:
@@ -186,5 +196,7 @@ def _write_rankings(folder: Path, asked: Sequence[Example], scores: np.ndarray, 
             RANK: ranks.reshape(-1),
             IS_TARGET: [c == e.target for e in asked for c in e.candidates],
         }
-    ).with_columns(pl.col(SCORE).fill_nan(None), pl.col(RANK).fill_nan(None).cast(pl.Int32))
+    )
+    frame = frame.filter(pl.Series(_first_places(asked, scores.shape).reshape(-1)))
+    frame = frame.with_columns(pl.col(SCORE).fill_nan(None), pl.col(RANK).fill_nan(None).cast(pl.Int32))
     frame.write_parquet(folder / RANKINGS_FILE, compression="zstd", statistics=False)

@@ -104,7 +104,10 @@ def with_resume(job: TrainJob, workspace: Workspace, reporter: Reporter, *, anyw
     folder, record = found
     changes = check_unchanged(record, spec)
     if changes and not anyway:
-        raise ConflictError(f"{folder.name} of '{spec.name}' was begun with other settings: {changes}", fix="ask as before, add --resume-anyway, or start again without --resume")
+        raise ConflictError(
+            f"{folder.name} of '{spec.name}' was begun with other settings: {changes}",
+            fix="ask as before, add --resume-anyway, or start again without --resume",
+        )
     if changes:
         reporter.warn(f"resuming although something changed: {changes}")
     return TrainJob(job.plan, job.data, job.base, job.config, folder)

@@ -263,7 +263,7 @@ def score_by_hand(root: Path, base: Path, run: Path, user: str, items: list[str]
     longest = max(len(encode(i)) for i in items)
     while 1 + sum(map(len, prompts)) + longest > 128:
         prompts = prompts[1:]
-    prompt = [tok.bos_token_id, *(t for p in prompts for t in p)]
+    prompt = [tok.pad_token_id, *(t for p in prompts for t in p)]
     scores = []
     for item in items:
         answer = encode(item)
@@ -304,3 +304,25 @@ def test_missing_data_names_the_commands_that_make_it(here: Path, tiny_base: Pat
     assert (code, out) == (4, "")
     assert "recmerge data build garden sports" in err
     assert "recmerge data mix garden sports" in err
+
+
+def test_a_ranker_is_trained_and_used(here: Path, cli) -> None:
+    code, out, err = cli("train", "sports", "--ranker", "popularity", "--json")
+    assert code == 0, err
+    assert json.loads(out)["name"] == "sports-popularity"
+    code, out, err = cli("infer", "sports", "--ranker", "popularity", "--json")
+    assert code == 0, err
+    folder = Path(json.loads(out)["run_dir"])
+    assert "ranker" in {i["role"] for i in json.loads((folder / "manifest.json").read_text())["inputs"]}
+    counts = pl.read_parquet(here / "data/processed/sports/v001/events.parquet").filter(pl.col("split") == "train")["item_id"].value_counts()
+    by_item = dict(counts.iter_rows())
+    frame = pl.read_parquet(folder / "rankings.parquet")
+    for _, rows in frame.head(90).group_by("user_id"):
+        popular = rows.sort("rank")["item_id"].to_list()
+        assert by_item.get(popular[0], 0) == max(by_item.get(i, 0) for i in popular)
+
+
+def test_unknown_ranker_names_the_nearest(here: Path, cli) -> None:
+    code, out, err = cli("infer", "sports", "--ranker", "popularty")
+    assert (code, out) == (2, "")
+    assert "did you mean 'popularity'?" in err

@@ -1,0 +1,32 @@
+"""Where data comes from: one reader per source, each returning the same raw tables."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from recmerge.data.sources.amazon2014 import read_amazon2014
+from recmerge.data.sources.movielens import read_movielens
+from recmerge.data.sources.raw import RawTables
+from recmerge.data.sources.table import read_table
+
+
+@dataclass(frozen=True)
+class Source:
+    """A kind of raw data.
+
+    Args:
+        files: The roles of the files it reads, settings of the same names.
+        read: From (files by role, column mapping) to raw tables.
+    """
+
+    files: tuple[str, ...]
+    read: Callable[[Mapping[str, Path], Mapping[str, str | None]], RawTables]
+
+
+SOURCES: dict[str, Source] = {
+    "table": Source(("interactions", "items"), read_table),
+    "amazon2014": Source(("reviews", "meta"), read_amazon2014),
+    "movielens": Source(("archive",), read_movielens),
+}
+
+__all__ = ["SOURCES", "RawTables", "Source"]

@@ -1,0 +1,114 @@
+"""Settings of `ablate`: a grid of systems, targets, seeds and settings."""
+
+import re
+from typing import Any
+
+from pydantic import Field, field_validator, model_validator
+
+from recmerge.config.loader import Settings
+
+TARGET_MARK = "{target}"
+DOMAIN_MARK = "{domain}"
+NO_ADAPTER = "none"
+MATRIX_STAGES = ("mix", "train", "merge", "infer")
+
+
+class StageConfig(Settings):
+    """How the commands of one stage are called."""
+
+    config: str | None = Field(None, description="a shipped config or a YAML file; a relative path is read from this YAML's own folder")
+    set: dict[str, Any] = Field(default_factory=dict, description="settings on top, as with --set; `a.b: c` or nested")
+
+
+class DataStageConfig(StageConfig):
+    """Which domains are built; `{domain}` in `config` stands for each of them."""
+
+    domains: list[str] = Field(min_length=1)
+
+
+class MergeSystemConfig(Settings):
+    """A merged adapter: of named adapters, or of a target's own and its hybrids with sources."""
+
+    adapters: list[str] | None = Field(None, min_length=1, description="data sets whose adapters are merged, e.g. {target}, {target}_beauty")
+    target: str | None = Field(None, description="with sources: {target} merges the target's own adapter and every hybrid")
+    sources: list[str] | None = Field(None, description="null: all other domains")
+    method: str = "weaverec"
+    weights: list[float] | None = None
+    rank_out: str | None = None
+
+    @model_validator(mode="after")
+    def _one_way(self) -> "MergeSystemConfig":
+        if (self.adapters is None) == (self.target is None):
+            raise ValueError("give either adapters, or target and sources")
+        if self.sources is not None and self.target is None:
+            raise ValueError("sources go with target")
+        return self
+
+
+class SystemConfig(Settings):
+    """One row of the table: exactly one of adapter, merge, union and ranker."""
+
+    adapter: str | None = Field(None, description="a data set such as {target} or {target}_beauty, an adapter's path or name@vNNN, or none")
+    merge: MergeSystemConfig | None = None
+    union: list[str] | None = Field(None, min_length=1, description="one adapter trained on all of these domains together")
+    ranker: str | None = None
+    base: str | None = Field(None, description="with adapter none: the base model; null: the one that is trained on")
+    set: dict[str, Any] = Field(default_factory=dict, description="settings of infer for this system alone")
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> "SystemConfig":
+        given = [k for k in ("adapter", "merge", "union", "ranker") if getattr(self, k) is not None]
+        if len(given) != 1:
+            raise ValueError(f"give exactly one of adapter, merge, union and ranker, not {' and '.join(given) or 'none of them'}")
+        if self.base is not None and self.adapter != NO_ADAPTER:
+            raise ValueError("base goes with adapter: none")
+        return self
+
+
+class AblateConfig(Settings):
+    """Settings of `recmerge ablate`."""
+
+    name: str
+    data: DataStageConfig
+    mix: StageConfig = StageConfig()
+    train: StageConfig = StageConfig()
+    infer: StageConfig = StageConfig()
+    eval: StageConfig = StageConfig()
+    targets: list[str] = Field(min_length=1)
+    seeds: list[int] = Field(default_factory=list, description="of training; empty: the train config's own")
+    systems: dict[str, SystemConfig] = Field(min_length=1)
+    baseline: str | None = Field(None, description="the system that all others are compared with")
+    matrix: dict[str, list[Any]] = Field(default_factory=dict, description="grid over settings of mix, train, merge or infer, e.g. train.lora.rank: [8, 16]")
+
+    @field_validator("matrix")
+    @classmethod
+    def _known_stage(cls, value: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        for key, values in value.items():
+            stage, _, rest = key.partition(".")
+            if stage not in MATRIX_STAGES or not rest:
+                raise ValueError(f"key '{key}' must be a setting of {', '.join(MATRIX_STAGES)}, e.g. train.lora.rank")
+            if not values or len({repr(v) for v in values}) < len(values):
+                raise ValueError(f"key '{key}' needs a list of different values")
+        return value
+
+    @model_validator(mode="after")
+    def _names_fit(self) -> "AblateConfig":
+        domains = self.data.domains
+        for what, names in (("data.domains", domains), ("targets", self.targets), ("seeds", self.seeds)):
+            if len(set(names)) < len(names):
+                raise ValueError(f"{what} names something twice")
+        unknown = [t for t in self.targets if t not in domains]
+        if unknown:
+            raise ValueError(f"target '{unknown[0]}' is none of data.domains: {', '.join(domains)}")
+        if self.baseline is not None and self.baseline not in self.systems:
+            raise ValueError(f"baseline '{self.baseline}' is none of the systems: {', '.join(self.systems)}")
+        slugs = [slug(label) for label in self.systems]
+        twice = [s for s in slugs if slugs.count(s) > 1 or not s]
+        if twice:
+            raise ValueError(f"system labels must differ in their letters and digits: '{twice[0]}'")
+        return self
+
+
+def slug(label: str) -> str:
+    """Return a label as part of a run's name: lower case, words joined by '-'."""
+    return re.sub(r"[^a-z0-9._]+", "-", label.lower()).strip("-._")

@@ -1,0 +1,154 @@
+"""Look for leaks and broken candidate lists in a data set."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import combinations
+
+import polars as pl
+
+from recmerge.data.dataset import Domain, TrainingSet
+from recmerge.names import CANDIDATES, DOMAIN, ITEM_ID, POSITION, SPLIT, TARGET, TEST, TIMESTAMP, TITLE, TRAIN, USER_ID, VALID
+
+_ROW = "row"
+_WHERE = (SPLIT, USER_ID, POSITION)
+
+
+@dataclass
+class CheckReport:
+    """What was found.
+
+    Args:
+        findings: Faults, one line each.
+        notes: Things worth knowing that are no faults, with their counts.
+    """
+
+    findings: list[str] = field(default_factory=list)
+    notes: dict[str, int] = field(default_factory=dict)
+
+    def add(self, domain: str, what: str, rows: pl.DataFrame) -> None:
+        """Add one finding per row; its columns say where."""
+        for values in rows.iter_rows(named=True):
+            where = " ".join(f"{key.removesuffix('_id')} {value}" for key, value in values.items())
+            self.findings.append(f"{domain}: {where}: {what}")
+
+
+def check_set(training_set: TrainingSet) -> CheckReport:
+    """Check a domain or a mixed set.
+
+    Args:
+        training_set: With its domains.
+
+    Returns:
+        All findings: held-out events among the training rows, rows that are no event, candidate lists that are not `n` different
+        titles with the target once and nothing else of the user's own, and splits that do not hold out the last two events.
+    """
+    report = CheckReport()
+    for name, domain in sorted(training_set.domains.items()):
+        rows = training_set.rows.filter(pl.col(DOMAIN) == name).drop(DOMAIN)
+        _check_splits(domain, report)
+        _check_rows(domain, rows, report)
+        _check_candidates(domain, rows.select(pl.lit(TRAIN).alias(SPLIT), USER_ID, POSITION, TARGET, CANDIDATES), report)
+        asked = domain.candidates.join(domain.events.select(SPLIT, USER_ID, POSITION), on=[SPLIT, USER_ID], how="left")
+        _check_candidates(domain, asked.select(*_WHERE, TARGET, CANDIDATES), report)
+    report.notes.update(shared_users(training_set))
+    return report
+
+
+def shared_users(training_set: TrainingSet) -> dict[str, int]:
+    """Count users of several domains, and those whose future in one domain is another's training.
+
+    Args:
+        training_set: With its domains.
+
+    Returns:
+        `users_shared_<a>_<b>` and `users_train_after_test_<a>_<b>` (training events in b after the test event in a), where not zero.
+        No fault: the domains' makers did not split by time, and the test event itself is never trained on.
+    """
+    notes: dict[str, int] = {}
+    for a, b in combinations(sorted(training_set.domains), 2):
+        first, second = training_set.domains[a], training_set.domains[b]
+        shared = first.users.join(second.users, on=USER_ID, how="semi").height
+        if shared:
+            notes[f"users_shared_{a}_{b}"] = shared
+            for x, y in ((first, second), (second, first)):
+                n = _n_trained_after_test(x, y)
+                if n:
+                    notes[f"users_train_after_test_{x.name}_{y.name}"] = n
+    return notes
+
+
+def _n_trained_after_test(asked: Domain, trained: Domain) -> int:
+    test = asked.events.filter(pl.col(SPLIT) == TEST).select(USER_ID, pl.col(TIMESTAMP).alias("tested"))
+    train = trained.events.filter(pl.col(SPLIT) == TRAIN).join(test, on=USER_ID)
+    return train.filter(pl.col(TIMESTAMP) > pl.col("tested"))[USER_ID].n_unique()
+
+
+def _check_splits(domain: Domain, report: CheckReport) -> None:
+    """Every user's last event is the test, the last but one validation, and each is asked about once."""
+    place = pl.int_range(pl.len(), dtype=pl.Int32).over(USER_ID)
+    from_end = pl.len().over(USER_ID).cast(pl.Int32) - 1 - place
+    wanted = pl.when(from_end == 0).then(pl.lit(TEST)).when(from_end == 1).then(pl.lit(VALID)).otherwise(pl.lit(TRAIN))
+    wrong = domain.events.filter((place != pl.col(POSITION)) | (wanted != pl.col(SPLIT)))
+    report.add(domain.name, "is not in the split its place in the sequence says", wrong.select(*_WHERE))
+    held_out = domain.events.filter(pl.col(SPLIT) != TRAIN).select(SPLIT, USER_ID, pl.col(ITEM_ID).alias(TARGET))
+    asked = domain.candidates.select(SPLIT, USER_ID, TARGET)
+    report.add(domain.name, "is held out but not asked about", held_out.join(asked, on=[SPLIT, USER_ID, TARGET], how="anti"))
+    report.add(domain.name, "is asked about but is not the event held out", asked.join(held_out, on=[SPLIT, USER_ID, TARGET], how="anti"))
+    report.add(domain.name, "is asked about more than once", asked.filter(asked.is_duplicated()).unique(maintain_order=True))
+
+
+def _check_rows(domain: Domain, rows: pl.DataFrame, report: CheckReport) -> None:
+    """Every training row predicts a training event that has a history."""
+    events = domain.events.select(USER_ID, POSITION, ITEM_ID, SPLIT)
+    known = rows.select(USER_ID, POSITION, TARGET).join(events, on=[USER_ID, POSITION], how="left", maintain_order="left")
+    where = (USER_ID, POSITION, TARGET)
+    report.add(
+        domain.name, "is a training row but no event of that user", known.filter(pl.col(ITEM_ID).is_null() | (pl.col(ITEM_ID) != pl.col(TARGET))).select(where)
+    )
+    report.add(domain.name, "is a training row without a history", known.filter(pl.col(POSITION) < 1).select(where))
+    report.add(domain.name, "is a test event and a training row", known.filter(pl.col(SPLIT) == TEST).select(where))
+    validation = known.filter(pl.col(SPLIT) == VALID)
+    if domain.profile == "published":
+        report.notes[f"validation_rows_trained_on_{domain.name}"] = validation.height
+    else:
+        report.add(domain.name, "is a validation event and a training row", validation.select(where))
+        tested = domain.events.filter(pl.col(SPLIT) == TEST).select(USER_ID, pl.col(ITEM_ID).alias(TARGET))
+        again = known.filter(pl.col(SPLIT) != TEST).join(tested, on=[USER_ID, TARGET], how="semi")
+        report.add(domain.name, "predicts the item that is this user's test", again.select(where))
+    twice = known.filter(known.select(USER_ID, POSITION).is_duplicated())
+    report.add(domain.name, "is a training row more than once", twice.select(where).unique(maintain_order=True))
+
+
+def _check_candidates(domain: Domain, lists: pl.DataFrame, report: CheckReport) -> None:
+    """Check lists with split, user_id, position, target, candidates."""
+    if lists.is_empty():
+        return
+    n = int(domain.candidates[CANDIDATES].list.len().mode().sort()[0])
+    short = lists.filter(pl.col(CANDIDATES).list.len() != n)
+    report.add(domain.name, f"does not have {n} candidates", short.select(_WHERE))
+    published = domain.profile == "published"
+    for part in _slices(lists):
+        long = part.with_row_index(_ROW).select(_ROW, USER_ID, TARGET, pl.col(CANDIDATES).alias(ITEM_ID)).explode(ITEM_ID)
+        times = long.group_by(_ROW).agg((pl.col(ITEM_ID) == pl.col(TARGET)).sum().alias("times"))
+        report.add(domain.name, "does not hold its target", _places(part, times.filter(pl.col("times") == 0)))
+        titled = long.join(domain.items.select(ITEM_ID, TITLE), on=ITEM_ID, how="left")
+        unknown = titled.filter(pl.col(TITLE).is_null())
+        equal = titled.group_by(_ROW).agg(pl.col(TITLE).n_unique() < pl.len()).filter(pl.col(TITLE))
+        own = long.filter(pl.col(ITEM_ID) != pl.col(TARGET)).join(domain.events.select(USER_ID, ITEM_ID), on=[USER_ID, ITEM_ID], how="semi")
+        report.add(domain.name, "has a candidate that is no item", _places(part, unknown))
+        if published:
+            for key, faulty in (("lists_with_equal_titles", equal), ("lists_with_own_items", own)):
+                key = f"{key}_{domain.name}"
+                report.notes[key] = report.notes.get(key, 0) + faulty[_ROW].n_unique()
+            continue
+        report.add(domain.name, "holds its target more than once", _places(part, times.filter(pl.col("times") > 1)))
+        report.add(domain.name, "has two candidates of one title", _places(part, equal))
+        report.add(domain.name, "has another item of the user's own as a candidate", _places(part, own))
+
+
+def _slices(lists: pl.DataFrame) -> Iterator[pl.DataFrame]:
+    yield from lists.iter_slices(50_000)  # exploded, a slice of 30 candidates each has 1.5 million rows
+
+
+def _places(part: pl.DataFrame, faulty: pl.DataFrame) -> pl.DataFrame:
+    return part[faulty[_ROW].unique().sort()].select(_WHERE)

@@ -1,0 +1,65 @@
+"""The official Amazon 2014 files: 5-core reviews as JSON lines, items as Python literals.
+
+Source: McAuley, Targett, Shi and van den Hengel (2015), "Image-based recommendations on styles and substitutes".
+"""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import polars as pl
+
+from recmerge.data.sources.files import blocks, parse_lines, python_literal, read_json_lines
+from recmerge.data.sources.raw import LINE, RawTables, Rejects, checked_interactions, checked_items, require_some
+from recmerge.names import BRAND, CATEGORY, ITEM_ID, TIMESTAMP, TITLE, USER_ID
+
+_REVIEW = {"reviewerID": USER_ID, "asin": ITEM_ID, "unixReviewTime": TIMESTAMP}
+_ITEM = {"asin": ITEM_ID, "title": TITLE, "brand": BRAND, "categories": CATEGORY}
+_ASIN = re.compile(rb"""['"]asin['"]:\s*['"]([^'"]+)['"]""")
+
+
+def read_amazon2014(files: Mapping[str, Path], columns: Mapping[str, str | None]) -> RawTables:
+    """Read one category of Amazon 2014.
+
+    Args:
+        files: "reviews" (reviews_*_5.json.gz) and "meta" (meta_*.json.gz).
+        columns: Not used: the official files name their fields alike.
+
+    Returns:
+        The raw tables; of the items only those that were reviewed, for the item files hold the whole catalogue.
+
+    Raises:
+        ArtifactError: A file does not exist.
+        DataError: A file is empty or damaged.
+    """
+    rejects = Rejects()
+    reviews, n_lines = read_json_lines(files["reviews"], list(_REVIEW), rejects)
+    require_some(files["reviews"], reviews, "reviews")
+    events = checked_interactions(files["reviews"].name, reviews.rename(_REVIEW), rejects)
+    items, n_items = _read_meta(files["meta"], set(events[ITEM_ID].unique()), rejects)
+    require_some(files["meta"], items, "reviewed items")
+    return RawTables(events, checked_items(files["meta"].name, items, rejects), rejects, n_lines + n_items)
+
+
+def _read_meta(path: Path, needed: set[str], rejects: Rejects) -> tuple[pl.DataFrame, int]:
+    """Read the items that are needed; parsing a literal is slow, so others are passed over by their asin."""
+    frames, n_lines = [], 0
+    asins = {asin.encode() for asin in needed}
+    for first, block in blocks(path):
+        for number, line in enumerate(block.split(b"\n"), first):
+            if not line.strip():
+                continue
+            found = _ASIN.search(line)
+            if found is None or found[1] in asins:
+                n_lines += 1
+                frames.append(parse_lines(path.name, number, line, list(_ITEM), rejects, python_literal))
+    if not frames:
+        return pl.DataFrame(), 0
+    items = pl.concat(frames).rename(_ITEM)
+    return items.with_columns(_first_path(items[CATEGORY])).filter(pl.col(ITEM_ID).is_in(needed)).select(LINE, *_ITEM.values()), n_lines
+
+
+def _first_path(categories: pl.Series) -> pl.Series:
+    """Turn `[["Toys & Games", "Puzzles"]]` into `Toys & Games Puzzles`."""
+    paths = categories.str.json_decode(pl.List(pl.List(pl.String)))
+    return paths.list.first().list.join(" ").alias(CATEGORY)

@@ -1,0 +1,179 @@
+"""What every source returns, and what it does with lines it cannot use."""
+
+import json
+import time
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import polars as pl
+
+from recmerge.errors import DataError
+from recmerge.names import BRAND, CATEGORY, ITEM_ID, TIMESTAMP, TITLE, USER_ID
+
+LINE = "line"
+_DAY = 86_400
+_SHOWN = 200  # characters of a rejected line that are kept
+
+
+@dataclass(frozen=True)
+class Reject:
+    """A line that cannot be used.
+
+    Args:
+        file: The file's name.
+        line: 1-based.
+        reason: One word.
+        text: The line, shortened.
+    """
+
+    file: str
+    line: int
+    reason: str
+    text: str
+
+
+@dataclass
+class Rejects:
+    """The lines of one source that cannot be used."""
+
+    found: list[Reject] = field(default_factory=list)
+
+    def add(self, file: str, line: int, reason: str, text: str) -> None:
+        """Put one line aside."""
+        self.found.append(Reject(file, line, reason, text[:_SHOWN]))
+
+    def by_reason(self) -> dict[str, int]:
+        """Return how many lines each reason put aside."""
+        return dict(sorted(Counter(r.reason for r in self.found).items()))
+
+    def check(self, n_lines: int, max_bad: float) -> None:
+        """Refuse a source with too many lines that cannot be used.
+
+        Args:
+            n_lines: Lines read, the rejected ones among them.
+            max_bad: The share of them that may be bad, 0 to 1.
+
+        Raises:
+            DataError: More are bad.
+        """
+        if len(self.found) > max_bad * n_lines:
+            first = self.found[0]
+            reasons = ", ".join(f"{n} {reason}" for reason, n in self.by_reason().items())
+            raise DataError(
+                f"{len(self.found)} of {n_lines} lines cannot be used ({reasons}), at most {max_bad:.3%} may be; first: {first.file}:{first.line} {first.text}",
+                fix=_advice(first.reason),
+            )
+
+    def write(self, path: Path) -> None:
+        """Write one JSON line per rejected line."""
+        lines = [json.dumps(vars(r), ensure_ascii=True) for r in self.found]
+        path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+@dataclass(frozen=True)
+class RawTables:
+    """A source's content, not yet filtered.
+
+    Args:
+        interactions: user_id, item_id, timestamp (seconds, null where unknown), in file order.
+        items: item_id, title, brand, category; null where unknown; one row per item, by item_id.
+        rejects: Lines put aside.
+        n_lines: Lines read, the rejected ones among them.
+    """
+
+    interactions: pl.DataFrame
+    items: pl.DataFrame
+    rejects: Rejects
+    n_lines: int
+
+
+def checked_interactions(file: str, frame: pl.DataFrame, rejects: Rejects, now: float | None = None) -> pl.DataFrame:
+    """Put aside the interactions that cannot be used.
+
+    Args:
+        file: The file's name, for the rejects.
+        frame: line, user_id, item_id, timestamp; all but the line are text.
+        rejects: Receives the bad lines.
+        now: Seconds since 1970; later times are bad. The clock's by default.
+
+    Returns:
+        user_id, item_id, timestamp (Int64, null where blank), in the same order.
+    """
+    latest = int((time.time() if now is None else now) + _DAY)
+    text = pl.col(TIMESTAMP)
+    typed = frame.with_columns(_blank_to_null(c) for c in (USER_ID, ITEM_ID, TIMESTAMP)).with_columns(
+        text.cast(pl.Int64, strict=False).fill_null(text.cast(pl.Float64, strict=False).floor().cast(pl.Int64, strict=False)).alias("seconds")
+    )
+    reason = (
+        pl.when(pl.col(USER_ID).is_null())
+        .then(pl.lit("no_user"))
+        .when(pl.col(ITEM_ID).is_null())
+        .then(pl.lit("no_item"))
+        .when(text.is_not_null() & pl.col("seconds").is_null())
+        .then(pl.lit("timestamp_not_a_number"))
+        .when(pl.col("seconds") < 0)
+        .then(pl.lit("timestamp_negative"))
+        .when(pl.col("seconds") > 20 * latest)
+        .then(pl.lit("timestamp_not_seconds"))
+        .when(pl.col("seconds") > latest)
+        .then(pl.lit("timestamp_in_future"))
+    )
+    judged = typed.with_columns(reason.alias("reason"))
+    bad = judged.filter(pl.col("reason").is_not_null())
+    for line, user, item, stamp, why in bad.select(LINE, USER_ID, ITEM_ID, TIMESTAMP, "reason").iter_rows():
+        rejects.add(file, line, why, f"user {user} item {item} timestamp {stamp}")
+    return judged.filter(pl.col("reason").is_null()).select(USER_ID, ITEM_ID, pl.col("seconds").alias(TIMESTAMP))
+
+
+def checked_items(file: str, frame: pl.DataFrame, rejects: Rejects) -> pl.DataFrame:
+    """Make one row per item.
+
+    Args:
+        file: The file's name, for the rejects.
+        frame: line, item_id, title, brand, category; all but the line are text or null.
+        rejects: Receives the lines without an item id.
+
+    Returns:
+        item_id, title, brand, category, by item_id. Of an item that stands twice the first by title is taken, whatever
+        the order of the file.
+    """
+    clean = frame.with_columns(_blank_to_null(ITEM_ID))
+    for (line,) in clean.filter(pl.col(ITEM_ID).is_null()).select(LINE).iter_rows():
+        rejects.add(file, line, "no_item", "")
+    columns = (ITEM_ID, TITLE, BRAND, CATEGORY)
+    return clean.filter(pl.col(ITEM_ID).is_not_null()).select(columns).sort(columns, nulls_last=True).unique(ITEM_ID, keep="first", maintain_order=True)
+
+
+def require_some(file: Path, frame: pl.DataFrame, what: str) -> None:
+    """Refuse a file that holds nothing.
+
+    Args:
+        file: The file.
+        frame: What was read of it.
+        what: What it should hold.
+
+    Raises:
+        DataError: The frame is empty.
+    """
+    if frame.is_empty():
+        raise DataError(f"{file} holds no {what}", fix="is this the right file?")
+
+
+def valid_text(texts: Iterable[str | None]) -> list[str | None]:
+    """Join surrogate pairs and replace lone surrogates, which no UTF-8 file can hold, by U+FFFD."""
+    return [None if t is None else t.encode("utf-16", "surrogatepass").decode("utf-16", "replace") for t in texts]
+
+
+def _blank_to_null(column: str) -> pl.Expr:
+    stripped = pl.col(column).str.strip_chars()
+    return pl.when(stripped.str.len_bytes() > 0).then(stripped).alias(column)
+
+
+def _advice(reason: str) -> str:
+    if reason == "timestamp_not_seconds":
+        return "give seconds since 1970, not milliseconds"
+    if reason == "timestamp_not_a_number":
+        return "give seconds since 1970 as a number, or leave unknown times blank"
+    return "mend the file, or allow more with --set max_bad=0.01"
