@@ -1,0 +1,1 @@
+"""From rankings to figures: ranks, metrics, significance, slices, the report."""

@@ -1,0 +1,102 @@
+"""`recmerge eval`."""
+
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from recmerge.cli.main import app
+from recmerge.cli.options import Common, command, split_list
+from recmerge.errors import UsageError
+
+if TYPE_CHECKING:
+    from recmerge.stages.execute import Done
+
+_COLUMNS = ("ndcg@1", "ndcg@5", "hr@5", "mrr")  # of the table on the terminal; the report shows all
+
+
+@command(app, "eval")
+def evaluate(
+    common: Common,
+    runs: Annotated[
+        list[str] | None, typer.Argument(help="Runs of `recmerge infer`: names, name@vNNN or paths; the first is the one judged.", metavar="RUN...")
+    ] = None,
+    baseline: Annotated[str | None, typer.Option("--baseline", help="Compare with this run, user by user.")] = None,
+    gate: Annotated[bool, typer.Option("--gate", help="Exit with 8 where the settings under `gate` are not met.")] = False,
+    ks: Annotated[str | None, typer.Option("--ks", help="Cut-offs, e.g. 1,3,5.")] = None,
+    samples: Annotated[int | None, typer.Option("--samples", help="Bootstrap resamples.")] = None,
+    result_jsonl: Annotated[Path | None, typer.Option("--result-jsonl", help="A result file in the published format instead of runs.")] = None,
+    test_jsonl: Annotated[Path | None, typer.Option("--test-jsonl", help="The published test file it answers.")] = None,
+) -> None:
+    """Metrics with 95 % intervals, paired tests, slices of users, and an HTML report."""
+    from recmerge.config.evaluate import EvalConfig
+    from recmerge.stages.evaluate import check_gate, plan_evaluate, run_evaluate
+    from recmerge.stages.execute import execute
+
+    flags = {
+        "runs": runs or None,
+        "baseline": baseline,
+        "ks": _cut_offs(ks),
+        "n_bootstrap": samples,
+        "result_jsonl": str(result_jsonl) if result_jsonl else None,
+        "test_jsonl": str(test_jsonl) if test_jsonl else None,
+    }
+    config = common.load(EvalConfig, "eval", flags)
+    plan = plan_evaluate(config, common.workspace, common.name)
+    if common.dry_run:
+        return common.preview([plan])
+    done = execute(plan, partial(run_evaluate, config), common.workspace, common.reporter, again=common.again)
+    metrics = _read(done)
+    _show(common, metrics)
+    report = done.path / "report.html"
+    common.reporter.say(f"report: {report}")
+    document = {key: metrics[key] for key in ("n_users", "metrics", "comparisons", "malformed", "off_list", "ties")}
+    common.finish(done, next_command=f"recmerge runs lineage eval/{done.manifest.name}", report=str(report), **document)
+    if gate:
+        check_gate(config, metrics)
+
+
+def _cut_offs(text: str | None) -> list[int] | None:
+    parts = split_list(text)
+    if parts is None:
+        return None
+    if not parts or not all(part.isascii() and part.isdigit() for part in parts):
+        raise UsageError(f"--ks '{text}' is no list of whole numbers", fix="write e.g. --ks 1,3,5")
+    return [int(part) for part in parts]
+
+
+def _read(done: "Done") -> dict[str, Any]:
+    import json
+
+    from recmerge.names import METRICS_FILE
+
+    document: dict[str, Any] = json.loads((done.path / METRICS_FILE).read_text(encoding="utf-8"))
+    return document
+
+
+def _show(common: Common, metrics: dict[str, Any]) -> None:
+    """Show one row per run; every figure is a mean over its users."""
+    names = [name for name in _COLUMNS if name in metrics["metrics"]]
+    head = next(iter(metrics["metrics"]))
+    names = [head, *(n for n in names if n != head)]
+    differences = {row["run"]: row for row in metrics["comparisons"] if row["metric"] == head}
+    columns = ["run", "users", f"{names[0]} [95 %]", *names[1:], "malformed", "off list"]
+    if differences:
+        columns.append(f"{head} - {metrics['baseline']} [95 %]")
+    rows = []
+    for key, block in metrics["runs"].items():
+        first = block["metrics"][head]
+        cells: list[object] = [key, block["n_users"], f"{first['value']:.4f} [{first['ci95'][0]:.4f}, {first['ci95'][1]:.4f}]"]
+        cells += [f"{block['metrics'][name]['value']:.4f}" for name in names[1:]]
+        cells += [block["malformed"], block["off_list"]]
+        if differences:
+            cells.append(_difference(differences.get(key)))
+        rows.append(cells)
+    common.reporter.table(f"{metrics['run']['label']}: {metrics['n_users']} users", columns, rows)
+
+
+def _difference(row: dict[str, Any] | None) -> str:
+    if row is None:
+        return ""
+    return f"{row['difference']:+.4f} [{row['ci95'][0]:+.4f}, {row['ci95'][1]:+.4f}] p {row['p']:.4f}"

@@ -1,0 +1,150 @@
+"""How sure a mean over users is, and whether two systems differ."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+
+_CELLS = 4_000_000  # counts held at once: 32 MB
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A paired difference of means over the same users.
+
+    Args:
+        value: Mean of (system - baseline).
+        low: Lower end of the 95 % interval.
+        high: Upper end.
+        p: Two-sided, from 2/(S+1) for S resamples up to 1.
+        detectable: The smallest true difference that this many users would show with 80 % power at 5 %.
+        n_users: Users compared.
+    """
+
+    value: float
+    low: float
+    high: float
+    p: float
+    detectable: float
+    n_users: int
+
+
+def bootstrap_means(values: Floats, n_samples: int = 2000, seed: int = 42) -> Floats:
+    """Resample users with replacement and return the mean of each resample.
+
+    Users with equal values are interchangeable, so a resample draws how often each distinct row of values occurs (one
+    multinomial): the same distribution as drawing users one by one, at a cost that does not grow with their number.
+
+    Source: Efron and Tibshirani (1993), "An Introduction to the Bootstrap", chapters 6 and 13.
+    Departures: none.
+
+    Args:
+        values: (U, M) one row per user, one column per metric.
+        n_samples: Resamples S.
+        seed: Equal seeds give equal resamples.
+
+    Returns:
+        (S, M); a row's M means come from the same users.
+
+    Raises:
+        ValueError: There is no user.
+    """
+    if len(values) == 0:
+        raise ValueError("no users to resample")
+    rows, counts = np.unique(values, axis=0, return_counts=True)
+    rng = np.random.default_rng(seed)
+    share = counts / counts.sum()
+    size = max(1, _CELLS // len(rows))
+    parts = [rng.multinomial(len(values), share, size=min(size, n_samples - done)) @ rows for done in range(0, n_samples, size)]
+    return np.concatenate(parts) / len(values)
+
+
+def interval(means: Floats, confidence: float = 0.95) -> Floats:
+    """Return the percentile interval of bootstrap means.
+
+    Args:
+        means: (S, M) from `bootstrap_means`.
+        confidence: From 0 to 1.
+
+    Returns:
+        (2, M): lower and upper ends.
+    """
+    tail = (1 - confidence) / 2
+    return np.quantile(means, [tail, 1 - tail], axis=0)
+
+
+def paired_differences(system: Floats, baseline: Floats, n_samples: int = 2000, seed: int = 42) -> list[Difference]:
+    """Compare two systems on the same users, metric by metric.
+
+    The p value doubles the smaller share of resamples on either side of zero, each count raised by one, so that it is
+    never 0 and two equal systems get 1.
+
+    Source: Koehn (2004), "Statistical significance tests for machine translation evaluation"; the added one is
+    Davison and Hinkley (1997), section 4.2.
+    Departures: none.
+
+    Args:
+        system: (U, M) one row per user.
+        baseline: (U, M) the same users in the same order.
+        n_samples: Resamples S.
+        seed: Of the resamples.
+
+    Returns:
+        M differences.
+
+    Raises:
+        ValueError: The shapes differ or there is no user.
+    """
+    if system.shape != baseline.shape:
+        raise ValueError(f"shapes {system.shape} and {baseline.shape} cannot be paired")
+    delta = system - baseline
+    means = bootstrap_means(delta, n_samples, seed)
+    low, high = interval(means)
+    below, above = (means <= 0).sum(axis=0), (means >= 0).sum(axis=0)
+    p = np.minimum(1.0, 2 * (np.minimum(below, above) + 1) / (n_samples + 1))
+    detectable = detectable_difference(delta)
+    return [Difference(float(delta[:, m].mean()), float(low[m]), float(high[m]), float(p[m]), float(detectable[m]), len(delta)) for m in range(delta.shape[1])]
+
+
+def detectable_difference(delta: Floats, alpha: float = 0.05, power: float = 0.8) -> Floats:
+    """Return the smallest true mean difference that this many users would show.
+
+    Args:
+        delta: (U, M) differences per user.
+        alpha: Two-sided level of the test.
+        power: Wanted chance to see the difference.
+
+    Returns:
+        (M,): (z(1 - alpha/2) + z(power)) times the standard error; inf for fewer than two users.
+    """
+    if len(delta) < 2:
+        return np.full(delta.shape[1], np.inf)
+    z = NormalDist().inv_cdf(1 - alpha / 2) + NormalDist().inv_cdf(power)
+    return z * delta.std(axis=0, ddof=1) / np.sqrt(len(delta))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Adjust p values for having made several comparisons.
+
+    Source: Holm (1979), "A simple sequentially rejective multiple test procedure".
+    Departures: none.
+
+    Args:
+        p_values: From 0 to 1.
+
+    Returns:
+        Adjusted values in the same order, each at least as large.
+
+    >>> holm([0.04, 0.01])
+    [0.04, 0.02]
+    """
+    adjusted = [0.0] * len(p_values)
+    running = 0.0
+    for step, i in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
+        running = max(running, min(1.0, p_values[i] * (len(p_values) - step)))
+        adjusted[i] = running
+    return adjusted

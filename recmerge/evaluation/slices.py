@@ -1,0 +1,75 @@
+"""Groups of users that a mean over all of them could hide."""
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from recmerge.names import IS_TARGET, ITEM_ID, SPLIT, TRAIN, USER_ID, VALID
+
+Mask = npt.NDArray[np.bool_]
+
+ALL = "all"
+TIED = "tied_last_two"
+HISTORY_CUTS = {"history_1-4": (1, 4), "history_5-9": (5, 9), "history_10+": (10, None)}
+HEAD_SHARE = 0.2  # of the catalogue's items, the most bought
+
+_N_HISTORY = "n_history"
+_N_TRAIN = "n_train"
+
+
+def user_facts(rankings: pl.DataFrame, users: pl.DataFrame, events: pl.DataFrame, split: str) -> pl.DataFrame:
+    """Collect per user what the slices need.
+
+    Args:
+        rankings: user_id, item_id, is_target.
+        users: user_id, n_events, tied (the last two events share a timestamp).
+        events: user_id, item_id, split.
+        split: What was ranked: the history is all before the test event, or before the validation event.
+
+    Returns:
+        By user_id: tied, n_history, n_train (training events of the target's item); null where the user is unknown.
+    """
+    target = rankings.filter(pl.col(IS_TARGET)).select(pl.col(USER_ID, ITEM_ID).cast(pl.String)).unique(USER_ID)
+    bought = events.filter(pl.col(SPLIT) == TRAIN).group_by(pl.col(ITEM_ID).cast(pl.String)).agg(pl.len().alias(_N_TRAIN))
+    held_out = 2 if split == VALID else 1
+    known = users.select(pl.col(USER_ID).cast(pl.String), "tied", (pl.col("n_events") - held_out).alias(_N_HISTORY))
+    return target.join(bought, on=ITEM_ID, how="left").with_columns(pl.col(_N_TRAIN).fill_null(0)).join(known, on=USER_ID, how="left").sort(USER_ID)
+
+
+def slices(facts: pl.DataFrame, head_from: int) -> dict[str, Mask]:
+    """Divide users into the slices of every table.
+
+    Args:
+        facts: From `user_facts`, U users.
+        head_from: Training events from which an item is head, see `head_threshold`.
+
+    Returns:
+        (U,) masks by slice name. A slice without users is left out. Users unknown to the data set are in `all` alone.
+    """
+    masks = {ALL: np.ones(len(facts), dtype=np.bool_), TIED: _mask(facts, pl.col("tied"))}
+    for name, (low, high) in HISTORY_CUTS.items():
+        masks[name] = _mask(facts, pl.col(_N_HISTORY).is_between(low, high) if high else pl.col(_N_HISTORY) >= low)
+    masks["target_head"] = _mask(facts, pl.col(_N_TRAIN) >= head_from)
+    masks["target_tail"] = _mask(facts, (pl.col(_N_TRAIN) < head_from) & (pl.col(_N_TRAIN) > 0))
+    masks["target_unseen"] = _mask(facts, pl.col(_N_TRAIN) == 0)
+    return {name: mask for name, mask in masks.items() if mask.any()}
+
+
+def head_threshold(events: pl.DataFrame) -> int:
+    """Return from how many training events an item belongs to the head: the most bought fifth of the items.
+
+    Args:
+        events: item_id, split.
+
+    Returns:
+        At least 1; items as popular as the last of the fifth belong to it too.
+    """
+    counts = events.filter(pl.col(SPLIT) == TRAIN).group_by(ITEM_ID).len()["len"].sort(descending=True)
+    if counts.is_empty():
+        return 1
+    n_head = max(1, int(HEAD_SHARE * len(counts)))
+    return int(counts[n_head - 1])
+
+
+def _mask(facts: pl.DataFrame, condition: pl.Expr) -> Mask:
+    return facts.select(condition.fill_null(False).alias("in"))["in"].to_numpy().astype(np.bool_)

@@ -1,0 +1,125 @@
+"""What every ranker can do, whatever it is made of."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from recmerge.data.dataset import Domain, Example, TrainingSet
+from recmerge.errors import ArtifactError
+
+Scores = npt.NDArray[np.float64]
+
+RANKER_FILE = "ranker.json"
+_FORMAT = 1
+TRAIN_AGAIN = "train it again with `recmerge train NAME --ranker R`"
+
+
+class Ranker(Protocol):
+    """Learns from training events and scores stored candidates.
+
+    A class of this shape is made with keyword arguments alone, all of them with defaults, `seed` among them. Fitting again
+    starts afresh. Scores of one user do not depend on the other users in the call, nor on the order of the candidates.
+    """
+
+    name: str
+
+    def fit(self, training: Domain | TrainingSet) -> None:
+        """Learn from training events alone; validation and test events are never looked at.
+
+        Args:
+            training: One domain, or a set of several.
+        """
+
+    def score(self, examples: Sequence[Example]) -> Scores:
+        """Score every candidate of every example.
+
+        Args:
+            examples: B users with C candidates each, all of one C. Items never trained on and empty histories are allowed.
+
+        Returns:
+            (B, C) finite values, higher is better, in the order of each example's candidates.
+        """
+
+    def save(self, folder: Path) -> None:
+        """Write the fitted ranker as JSON and safetensors.
+
+        Args:
+            folder: An existing folder.
+        """
+
+    def load(self, folder: Path) -> None:
+        """Become the ranker that `save` wrote.
+
+        Args:
+            folder: Where.
+
+        Raises:
+            ArtifactError: A file is missing, cannot be read, or is another ranker's.
+        """
+
+
+def training_domains(training: Domain | TrainingSet) -> list[Domain]:
+    """Return the domains of a training set, by name; a domain alone is a set of one."""
+    if isinstance(training, Domain):
+        return [training]
+    return [training.domains[name] for name in sorted(training.domains)]
+
+
+def empty_scores(examples: Sequence[Example]) -> Scores:
+    """Return zeros of the shape `score` must answer with.
+
+    Args:
+        examples: B users with C candidates each.
+
+    Returns:
+        (B, C); (0, 0) for no users.
+
+    Raises:
+        ValueError: The examples have different numbers of candidates.
+    """
+    sizes = {len(e.candidates) for e in examples}
+    if len(sizes) > 1:
+        raise ValueError(f"examples have {min(sizes)} to {max(sizes)} candidates; they must have equally many")
+    return np.zeros((len(examples), sizes.pop() if sizes else 0))
+
+
+def write_card(folder: Path, name: str, settings: dict[str, Any]) -> None:
+    """Write `ranker.json`, which says what the folder holds.
+
+    Args:
+        folder: An existing folder.
+        name: The ranker's name.
+        settings: JSON-like values that `load` needs.
+    """
+    card = {"format": _FORMAT, "ranker": name, "settings": settings}
+    (folder / RANKER_FILE).write_text(json.dumps(card, indent=2, ensure_ascii=True) + "\n", encoding="utf-8")
+
+
+def read_card(folder: Path, name: str) -> dict[str, Any]:
+    """Read `ranker.json`.
+
+    Args:
+        folder: A folder that `save` wrote.
+        name: The ranker it must hold.
+
+    Returns:
+        Its settings.
+
+    Raises:
+        ArtifactError: It is missing, cannot be read, or is another ranker's.
+    """
+    path = folder / RANKER_FILE
+    try:
+        card = json.loads(path.read_text(encoding="utf-8"))
+        form, found, settings = card["format"], card["ranker"], dict(card["settings"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ArtifactError(f"{path} cannot be read: {error}", fix=TRAIN_AGAIN) from error
+    if form != _FORMAT:
+        raise ArtifactError(f"{path} has format {form}, this recmerge reads format {_FORMAT}", fix=TRAIN_AGAIN)
+    if found != name:
+        raise ArtifactError(f"{path} holds ranker '{found}', not '{name}'", fix=f"name the ranker {found}, or train {name}")
+    return settings
