@@ -84,7 +84,7 @@ class GateError(RecmergeError):
     code = "GATE"
 
 
-class Interrupted(RecmergeError):
+class Interrupted(RecmergeError):  # noqa: N818  (it is not the user's error)
     """A signal ended the command; what was done so far is kept.
 
     Args:

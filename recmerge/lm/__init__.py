@@ -1,0 +1,1 @@
+"""Language models: base models, LoRA adapters, training sequences, fine-tuning, scoring and writing."""

@@ -171,9 +171,10 @@ def fingerprint(base: BaseRef) -> str:
 
     A folder: its config and weights (of weights above 1 GiB the header, ends and size). A Hugging Face id: id and the commit it resolved to.
     """
+    check_remote_code(base)  # reading a hub model's config can run its code already
     digest = hashlib.sha256()
     if base.folder is None:
-        config = AutoConfig.from_pretrained(base.source, revision=base.revision, trust_remote_code=base.trust_remote_code)
+        config = _load(AutoConfig, base)
         digest.update(f"{base.source}@{config._commit_hash or base.revision}".encode())
         return digest.hexdigest()
     for path in sorted(base.folder.glob("*.safetensors")) + sorted(base.folder.glob("*.bin")):

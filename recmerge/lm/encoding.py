@@ -82,7 +82,8 @@ class Encoder:
     def control_ids(self) -> frozenset[int]:
         """Ids that text from data must never become."""
         ids = set(self.tokenizer.all_special_ids) | {i for i, t in self.tokenizer.added_tokens_decoder.items() if t.special}
-        return frozenset(ids - {self.tokenizer.unk_token_id})
+        known = {self.end_id, self.tokenizer.bos_token_id, self.tokenizer.pad_token_id}
+        return frozenset(ids - ({self.tokenizer.unk_token_id} - known))  # text may hold unknown pieces, unless that token has another office too
 
     def plain(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
         """Encode texts from data; control tokens written in them stay text.

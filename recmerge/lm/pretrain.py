@@ -1,5 +1,6 @@
 """A small causal language model from catalogue text alone: titles on shelves, laid out as `open` prompts are."""
 
+import json
 import math
 import random
 from collections import defaultdict
@@ -9,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+from tokenizers import pre_tokenizers, trainers
+from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer
 
 from recmerge.lm.base import hush
 from recmerge.lm.encoding import Encoder, PromptSettings
 from recmerge.runs.reporter import Reporter
 
-_START, _END, _PAD = "<|start|>", "<|end|>", "<|pad|>"
+_TEXT, _TURN, _END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"  # Qwen2's own special tokens
 _MIN_SHELF = 4  # items of a category or brand that make a shelf
 
 
@@ -63,17 +64,26 @@ def train_tokenizer(texts: Sequence[str], vocab_size: int, max_length: int) -> A
         max_length: Noted as the longest sequence.
 
     Returns:
-        A Hugging Face fast tokenizer with start, end and padding tokens.
+        A Qwen2 tokenizer with an end and a padding token, as Qwen2 has them.
     """
-    tokenizer = Tokenizer(models.BPE())
-    # A space before the first word too, so that a word has one spelling wherever it stands.
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size, special_tokens=[_PAD, _START, _END], initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+    # Qwen2's own tokenizer class, with its normaliser and splits: AutoTokenizer picks it by the model's type, and
+    # would silently put those in the place of any others.
+    tokenizer = Qwen2Tokenizer(eos_token=_END, pad_token=_TEXT, unk_token=_TEXT, additional_special_tokens=[_TURN], model_max_length=max_length)
+    special = [_TEXT, _TURN, _END]
+    trainer = trainers.BpeTrainer(vocab_size=vocab_size, special_tokens=special, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False)
+    backend = tokenizer.backend_tokenizer
+    backend.train_from_iterator(texts, trainer)
+    learned = json.loads(backend.to_str())["model"]
+    merges = [tuple(m) for m in learned["merges"]]
+    return Qwen2Tokenizer(
+        vocab=learned["vocab"],
+        merges=merges,
+        eos_token=_END,
+        pad_token=_TEXT,
+        unk_token=_TEXT,
+        additional_special_tokens=[_TURN],
+        model_max_length=max_length,
     )
-    tokenizer.train_from_iterator(texts, trainer)
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token=_START, eos_token=_END, pad_token=_PAD, model_max_length=max_length)
 
 
 def new_model(tokenizer: Any, *, hidden_size: int, layers: int, heads: int, kv_heads: int, intermediate_size: int, max_length: int, seed: int) -> Any:
@@ -102,7 +112,6 @@ def new_model(tokenizer: Any, *, hidden_size: int, layers: int, heads: int, kv_h
         max_position_embeddings=max(max_length, 2048),
         tie_word_embeddings=True,
         use_sliding_window=False,
-        bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )

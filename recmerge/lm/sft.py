@@ -136,36 +136,36 @@ def _sft_config(s: SftSettings, folder: Path, world_size: int) -> SFTConfig:
             f"batch_size {s.batch_size} is not a multiple of micro_batch_size {s.micro_batch_size} x {world_size} processes",
             fix="choose batch_size and micro_batch_size that divide",
         )
-    ours = dict(
-        output_dir=str(folder / CHECKPOINTS),
-        num_train_epochs=s.epochs or 1.0,
-        max_steps=s.steps or -1,
-        per_device_train_batch_size=s.micro_batch_size,
-        gradient_accumulation_steps=s.batch_size // share,
-        learning_rate=s.learning_rate,
-        lr_scheduler_type=s.scheduler,
-        warmup_steps=s.warmup_ratio,
-        weight_decay=s.weight_decay,
-        max_grad_norm=s.max_grad_norm,
-        bf16=s.bf16,
-        gradient_checkpointing=s.gradient_checkpointing,
-        save_strategy="steps",
-        save_steps=s.save_every,
-        save_total_limit=2,
-        logging_steps=1,
-        logging_nan_inf_filter=False,  # the filter would hide a NaN from us
-        report_to="none",
-        disable_tqdm=True,
-        seed=s.seed,
-        data_seed=s.seed,
-        use_cpu=s.use_cpu,
-        dataloader_pin_memory=not s.use_cpu,
-        ddp_find_unused_parameters=False,
-        max_length=None,  # sequences come whole: TRL must not cut an answer
-        packing=False,
-        dataset_kwargs={"skip_prepare_dataset": True},
-        remove_unused_columns=False,
-    )
+    ours: dict[str, Any] = {
+        "output_dir": str(folder / CHECKPOINTS),
+        "num_train_epochs": s.epochs or 1.0,
+        "max_steps": s.steps or -1,
+        "per_device_train_batch_size": s.micro_batch_size,
+        "gradient_accumulation_steps": s.batch_size // share,
+        "learning_rate": s.learning_rate,
+        "lr_scheduler_type": s.scheduler,
+        "warmup_steps": s.warmup_ratio,
+        "weight_decay": s.weight_decay,
+        "max_grad_norm": s.max_grad_norm,
+        "bf16": s.bf16,
+        "gradient_checkpointing": s.gradient_checkpointing,
+        "save_strategy": "steps",
+        "save_steps": s.save_every,
+        "save_total_limit": 2,
+        "logging_steps": 1,
+        "logging_nan_inf_filter": False,  # the filter would hide a NaN from us
+        "report_to": "none",
+        "disable_tqdm": True,
+        "seed": s.seed,
+        "data_seed": s.seed,
+        "use_cpu": s.use_cpu,
+        "dataloader_pin_memory": not s.use_cpu,
+        "ddp_find_unused_parameters": False,
+        "max_length": None,  # sequences come whole: TRL must not cut an answer
+        "packing": False,
+        "dataset_kwargs": {"skip_prepare_dataset": True},
+        "remove_unused_columns": False,
+    }
     clash = sorted(ours.keys() & s.extra.keys())
     if clash:
         raise ConfigError(f"sft.{clash[0]} is set by recmerge itself", fix="use recmerge's own setting for it")
