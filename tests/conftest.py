@@ -23,7 +23,7 @@ _KINDS = {
     "beauty": ("Hair Dryer", "Face Cream", "Nail Polish", "Lip Balm", "Bath Sponge"),
     "toys": ("Puzzle", "Doll House", "Race Car", "Board Game", "Building Set"),
 }
-_N_ITEMS = 40  # no user may own more than 10 of them: 29 negatives must remain
+_N_ITEMS = 40  # no user owns more than 8 of them, so that 29 negatives remain
 
 
 def _shared_dir() -> Path | None:
@@ -89,8 +89,8 @@ def cli(capsys: pytest.CaptureFixture[str]) -> Cli:
 def write_domain_tables(folder: Path, name: str, n_users: int = 60, seed: int = 0) -> Path:
     """Write a small made-up domain as CSV tables and the YAML that builds it.
 
-    Every user stays within two of five kinds of items, so there is something to learn; every
-    user has 6 to 8 events, so the 5-core keeps nearly all.
+    Every user stays within two of five kinds of items, so there is something to learn. From 40 users
+    on, the 5-core keeps all 40 items: every user takes 5 of the least taken ones, beside 2 or 3 others.
 
     Args:
         folder: Where `<name>_interactions.csv`, `<name>_items.csv` and `<name>.yaml` go.
@@ -112,9 +112,16 @@ def write_domain_tables(folder: Path, name: str, n_users: int = 60, seed: int = 
     with (folder / f"{name}_interactions.csv").open("w", newline="", encoding="utf-8") as f:
         rows = csv.writer(f)
         rows.writerow(["user_id", "item_id", "timestamp"])
+        taken = [0] * _N_ITEMS
         for user in range(n_users):
-            liked = draw.sample(range(len(kinds)), 2)
-            own = draw.sample([i for i, _ in enumerate(items) if i % len(kinds) in liked], draw.randint(6, 8))
+            liked = {user % len(kinds), draw.randrange(len(kinds))}
+            choice = [i for i in range(_N_ITEMS) if i % len(kinds) in liked]
+            draw.shuffle(choice)
+            choice.sort(key=lambda i: taken[i])
+            own = choice[:5] + draw.sample(choice[5:], min(draw.randint(2, 3), len(choice) - 5))
+            draw.shuffle(own)
+            for item in own:
+                taken[item] += 1
             day = 1_300_000_000 + draw.randrange(1000) * 86_400
             for item in own:
                 rows.writerow([f"u{user:03d}", items[item][0], day])

@@ -1,0 +1,1 @@
+"""Grids of systems as graphs of commands."""

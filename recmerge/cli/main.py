@@ -106,13 +106,13 @@ def invoke(words: list[str]) -> dict[str, Any]:
 
 def _explain(error: BaseException) -> int:
     """Print an error as one line on stderr and return its exit code."""
-    if isinstance(error, (typer.Exit, SystemExit)):
-        code = error.exit_code if isinstance(error, typer.Exit) else error.code
-        return code if isinstance(code, int) else 0
-    if isinstance(error, BrokenPipeError):  # `| head` closed our stdout: not an error
+    if isinstance(error, BrokenPipeError) or isinstance(error.__context__, BrokenPipeError):  # `| head` closed our stdout: not an error
         with contextlib.suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    if isinstance(error, (typer.Exit, SystemExit)):
+        code = error.exit_code if isinstance(error, typer.Exit) else error.code
+        return code if isinstance(code, int) else 0
     known = _as_known(error)
     print(known.line(), file=sys.stderr, flush=True)
     return known.exit_code

@@ -4,7 +4,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args
 
 import typer
 
@@ -19,10 +19,12 @@ if TYPE_CHECKING:
     Config = TypeVar("Config", bound=Settings)
 
 _ALWAYS = {
-    "workspace_dir": Annotated[Path | None, typer.Option("--workspace", help="Folder that holds data/ and runs/; default: the current one.", envvar="RECMERGE_WORKSPACE")],
+    "workspace_dir": Annotated[
+        Path | None, typer.Option("--workspace", help="Folder that holds data/ and runs/; default: the current one.", envvar="RECMERGE_WORKSPACE")
+    ],
     "as_json": Annotated[bool, typer.Option("--json", help="Exactly one JSON document on stdout.")],
     "quiet": Annotated[bool, typer.Option("--quiet", "-q", help="Only warnings and errors.")],
-    "verbose": Annotated[bool, typer.Option("--verbose", "-v", help="More detail.")],
+    "verbose": Annotated[bool, typer.Option("--verbose", "-v", help="More detail; with --json, progress on stderr too.")],
     "debug": Annotated[bool, typer.Option("--debug", help="A traceback with an error.")],
 }
 _RUN = {
@@ -145,11 +147,11 @@ def command(app: typer.Typer, name: str, *, run: bool = True, config: bool = Tru
         def wrapper(**values: Any) -> Any:
             options = {key: values.pop(key) for key in shared}
             common = Common(**options)
-            common.reporter = ConsoleReporter(quiet=common.quiet or common.as_json, verbose=common.verbose)
+            common.reporter = ConsoleReporter(quiet=common.quiet or (common.as_json and not common.verbose), verbose=common.verbose)
             return function(common=common, **values)
 
         added = [
-            inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=False if annotation.__origin__ is bool else None)
+            inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=False if get_args(annotation)[0] is bool else None)
             for key, annotation in shared.items()
         ]
         parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own] + added

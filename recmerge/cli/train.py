@@ -12,6 +12,7 @@ from recmerge.cli.options import Common, command
 from recmerge.errors import UsageError
 
 if TYPE_CHECKING:
+    from recmerge.config.train import TrainConfig
     from recmerge.stages.execute import Done
     from recmerge.stages.train import TrainJob
 
@@ -41,7 +42,7 @@ def train(
     flags = {"base": base, "ranker": ranker, "seed": seed, "device": device, "trust_remote_code": trust_remote_code or None}
     config = common.load(TrainConfig, "train", flags, default="nano")
     if config.ranker is not None:
-        return _train_ranker(common, config.ranker, config.seed, data)
+        return _train_ranker(common, config, data)
     from recmerge.stages.train import plan_train, with_resume
 
     job = plan_train(config, common.workspace, data, common.name, default_base=_config_base(common))
@@ -81,13 +82,13 @@ def _run(job: "TrainJob", common: Common) -> "Done | None":
     return run_together(job, run, common.workspace)
 
 
-def _train_ranker(common: Common, ranker: str, seed: int, data: str) -> None:
+def _train_ranker(common: Common, config: "TrainConfig", data: str) -> None:
     from recmerge.stages.execute import execute
     from recmerge.stages.train_ranker import plan_train_ranker, run_train_ranker
 
-    plan = plan_train_ranker(ranker, seed, common.workspace, data, common.name)
+    plan = plan_train_ranker(config, common.workspace, data, common.name)
     if common.dry_run:
         return common.preview([plan])
-    done = execute(plan, partial(run_train_ranker, ranker, seed), common.workspace, common.reporter, again=common.again)
-    common.finish(done, f"recmerge infer {done.manifest.facts['domains'][0]} --ranker {ranker}")
+    done = execute(plan, partial(run_train_ranker, config), common.workspace, common.reporter, again=common.again)
+    common.finish(done, f"recmerge infer {done.manifest.facts['domains'][0]} --ranker {config.ranker}")
     return None

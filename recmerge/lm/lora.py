@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, PeftModel, TaskType, get_peft_model
+from peft import LoraConfig, PeftModel, TaskType, get_peft_model, get_peft_model_state_dict
+from safetensors import safe_open
 from transformers.pytorch_utils import Conv1D
 
 from recmerge.errors import ArtifactError, ConfigError
@@ -89,8 +90,11 @@ def load_lora(model: Any, folder: Path) -> Any:
         The peft model in eval mode.
 
     Raises:
-        ArtifactError: It is missing, damaged, or does not fit the model.
+        ArtifactError: It is missing, damaged, a pickle, or does not fit the model.
     """
+    weights = folder / "adapter_model.safetensors"
+    if not weights.is_file():
+        raise ArtifactError(f"adapter {folder} has no adapter_model.safetensors (pickled .bin files are not read)", fix="save it with safe_serialization=True")
     try:
         adapted = PeftModel.from_pretrained(model, str(folder), is_trainable=False)
     except (ValueError, OSError, RuntimeError, KeyError) as error:
@@ -100,10 +104,23 @@ def load_lora(model: Any, folder: Path) -> Any:
         if type(error).__name__ == "SafetensorError":
             raise ArtifactError(f"adapter {folder} is damaged: {error}", fix="train or merge it again") from error
         raise
+    _check_all_used(adapted, weights)
     for name, tensor in adapted.named_parameters():
         if "lora_" in name and not torch.isfinite(tensor).all():
             raise ArtifactError(f"adapter {folder} holds NaN or infinite values in {name}", fix="train or merge it again")
     return adapted.eval()
+
+
+def _check_all_used(adapted: Any, weights: Path) -> None:
+    """Refuse an adapter of which a part found no place in the model: peft itself would only warn."""
+    with safe_open(str(weights), framework="pt") as file:
+        written = set(file.keys())
+    unused = sorted(written - get_peft_model_state_dict(adapted).keys())
+    if unused:
+        raise ArtifactError(
+            f"{len(unused)} of the {len(written)} tensors of {weights} have no place in this base, e.g. {', '.join(unused[:3])}",
+            fix="check that it was trained on this base model",
+        )
 
 
 def adapter_card(

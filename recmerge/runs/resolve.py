@@ -101,12 +101,19 @@ def same_name(name: str, asked: str, domains: Sequence[str]) -> bool:
 
 def _from_path(workspace: Workspace, ref: str) -> Found | None:
     for path in (Path(ref), workspace.root / ref):
-        folder = path if path.is_dir() else path.parent if path.name == MANIFEST else None
-        if folder is not None and (folder / MANIFEST).is_file():
+        folder = path.parent if path.name == MANIFEST else path
+        if _is_file(folder / MANIFEST):
             manifest = read_manifest(folder)
             if manifest is not None:
                 return Found(folder.resolve(), manifest)
     return None
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # longer than any path may be
+        return False
 
 
 def _newest(workspace: Workspace, stage: str, asked: str, version: str, wanted: str | None) -> Found | None:
@@ -126,8 +133,6 @@ def _newest(workspace: Workspace, stage: str, asked: str, version: str, wanted: 
 
 def _missing(workspace: Workspace, ref: str, stages: Sequence[str], kind: str, wanted: str | None) -> str:
     known = {
-        manifest.name
-        for _, manifest, _ in list_runs(workspace, stages)
-        if manifest is not None and (wanted is None or manifest.facts.get("kind") == wanted)
+        manifest.name for _, manifest, _ in list_runs(workspace, stages) if manifest is not None and (wanted is None or manifest.facts.get("kind") == wanted)
     }
     return "no complete run: " + unknown_name(kind, ref, known)

@@ -9,7 +9,7 @@ import polars as pl
 
 from recmerge.config.infer import InferConfig
 from recmerge.data.dataset import Domain, Example, candidates_sha256, examples, read_domain
-from recmerge.errors import UsageError
+from recmerge.errors import ArtifactError, UsageError
 from recmerge.names import GENERATIONS_FILE, IS_TARGET, ITEM_ID, RANK, RANKINGS_FILE, SCORE, USER_ID, VALID
 from recmerge.runs.directory import Run
 from recmerge.runs.manifest import Input, RunSpec, code_version
@@ -62,7 +62,13 @@ def _plan_adapter(config: InferConfig, workspace: Workspace, inputs: list[Input]
 
     assert config.adapter is not None
     found = find_adapter(workspace, config.adapter, config.base, config.trust_remote_code)
-    inputs.append(base_input(found.base, fingerprint(found.base)))
+    print_now, print_then = fingerprint(found.base), (found.card.get("base") or {}).get("fingerprint")
+    if print_then not in (None, print_now) and not found.folded:
+        raise ArtifactError(
+            f"adapter '{config.adapter}' was trained on another base (fingerprint {print_then[:12]}) than '{found.base.ref}' ({print_now[:12]})",
+            fix="give the base that it was trained on with --base",
+        )
+    inputs.append(base_input(found.base, print_now))
     if found.input is not None:
         inputs.append(found.input)
     if config.prompt is None:
@@ -71,8 +77,6 @@ def _plan_adapter(config: InferConfig, workspace: Workspace, inputs: list[Input]
 
 
 def _trained_ranker(workspace: Workspace, domain: str, ranker: str) -> Any:
-    from recmerge.errors import ArtifactError
-
     try:
         return resolve(workspace, f"{domain}-{ranker}", ["train"], kind="ranker", wanted="ranker")
     except ArtifactError:

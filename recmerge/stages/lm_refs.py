@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from recmerge.errors import ArtifactError, UsageError
+from recmerge.errors import ArtifactError
 from recmerge.lm.base import BaseRef, base_card, shipped_base
 from recmerge.lm.encoding import PromptSettings
 from recmerge.lm.lora import read_card
@@ -13,6 +13,8 @@ from recmerge.names import ADAPTER_DIR, MODEL_DIR
 from recmerge.runs.manifest import Input, sha256_file, sha256_json
 from recmerge.runs.resolve import Found, resolve
 from recmerge.runs.workspace import Workspace
+
+DEFAULT_BASE = "nano"  # ships with the package
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ def find_adapter(workspace: Workspace, ref: str, base: str | None, trust_remote_
     Args:
         workspace: Where runs live.
         ref: The reference, or "none" for the base alone.
-        base: Overrides the base noted beside the adapter.
+        base: Overrides the base noted beside the adapter; of "none" the shipped base by default.
         trust_remote_code: Allow the base model's own code.
 
     Returns:
@@ -81,12 +83,9 @@ def find_adapter(workspace: Workspace, ref: str, base: str | None, trust_remote_
 
     Raises:
         ArtifactError: Nothing of that name is there.
-        UsageError: The base alone is asked for without naming it.
     """
     if ref == "none":
-        if base is None:
-            raise UsageError("--adapter none needs to know which base model", fix="add --base nano, or another base")
-        return AdapterRef("zero-shot", None, False, find_base(workspace, base, None, trust_remote_code), {}, None)
+        return AdapterRef("zero-shot", None, False, find_base(workspace, base or DEFAULT_BASE, None, trust_remote_code), {}, None)
     plain = Path(ref).expanduser()
     if (plain / "adapter_config.json").is_file() and plain.resolve().parent.joinpath("manifest.json").is_file():
         plain = plain.resolve().parent
@@ -107,7 +106,16 @@ def _from_run(workspace: Workspace, found: Found, base: str | None, trust: bool)
     if kind != "adapter":
         raise ArtifactError(f"'{found.label}' is a {kind}, not an adapter", fix="use --ranker for rankers")
     folder = found.path / ADAPTER_DIR
+    _check_bytes(found)
     return AdapterRef(found.manifest.name, folder, False, _base_of(workspace, folder, base, trust), read_card(folder), item)
+
+
+def _check_bytes(found: Found) -> None:
+    """Refuse an adapter whose weights are not the ones that were written."""
+    for output in found.manifest.outputs:
+        path = found.path / output["path"]
+        if path.name == "adapter_model.safetensors" and (not path.is_file() or sha256_file(path) != output["sha256"]):
+            raise ArtifactError(f"{path} is not the file that was written: its sha256 differs from the manifest's", fix="make that run again with --again")
 
 
 def _foreign(workspace: Workspace, folder: Path, base: str | None, trust: bool) -> AdapterRef:

@@ -273,13 +273,71 @@ def score_by_hand(root: Path, base: Path, run: Path, user: str, items: list[str]
     return scores
 
 
-def test_infer_of_the_base_alone_differs_and_needs_its_name(here: Path, tiny_base: Path, cli, trained: Path) -> None:
-    code, out, err = cli("infer", "sports", "--adapter", "none")
-    assert (code, out) == (2, "")
-    assert "--base" in err
+def test_infer_of_the_base_alone(here: Path, tiny_base: Path, cli, trained: Path) -> None:
     code, out, _ = cli("infer", "sports", "--adapter", "none", "--base", tiny_base, "--json")
     assert code == 0
     assert json.loads(out)["facts"]["label"] == "zero-shot"
+
+
+def copy_adapter(trained: Path, to: Path) -> Path:
+    to.mkdir()
+    for path in (trained / "adapter").iterdir():
+        (to / path.name).write_bytes(path.read_bytes())
+    return to
+
+
+def change_base(tiny_base: Path, to: Path) -> Path:
+    to.mkdir()
+    for path in tiny_base.iterdir():
+        (to / path.name).write_bytes(path.read_bytes())
+    tensors = load_file(to / "model.safetensors")
+    tensors["model.norm.weight"] = tensors["model.norm.weight"] * 2
+    save_file(tensors, to / "model.safetensors", metadata={"format": "pt"})
+    return to
+
+
+def test_an_adapter_on_another_base_of_the_same_shape_is_refused(here: Path, tiny_base: Path, cli, trained: Path, tmp_path: Path) -> None:
+    code, out, err = cli("infer", "sports", "--adapter", "straight", "--base", change_base(tiny_base, tmp_path / "other"))
+    assert (code, out) == (4, "")
+    assert "was trained on another base" in err
+
+
+def test_a_plain_adapter_folder_ranks_like_its_run(here: Path, tiny_base: Path, cli, trained: Path, tmp_path: Path) -> None:
+    folder = copy_adapter(trained, tmp_path / "copy")
+    runs = [json.loads(cli("infer", "sports", "--adapter", a, "--users", "5", "--json")[1])["run_dir"] for a in ("straight", folder)]
+    one, two = (pl.read_parquet(Path(r) / "rankings.parquet") for r in runs)
+    assert one.equals(two)
+
+
+def test_an_adapter_part_without_a_place_is_refused(here: Path, tiny_base: Path, cli, trained: Path, tmp_path: Path) -> None:
+    folder = copy_adapter(trained, tmp_path / "extra")
+    path = folder / "adapter_model.safetensors"
+    tensors = load_file(path)
+    key = next(k for k in tensors if "layers.1" in k)
+    tensors[key.replace("layers.1", "layers.7")] = tensors[key]
+    save_file(tensors, path, metadata={"format": "pt"})
+    code, out, err = cli("infer", "sports", "--adapter", folder)
+    assert (code, out) == (4, "")
+    assert "1 of the 29 tensors" in err or "have no place in this base" in err
+
+
+def test_a_pickled_adapter_is_not_read(here: Path, tiny_base: Path, cli, trained: Path, tmp_path: Path) -> None:
+    folder = copy_adapter(trained, tmp_path / "pickled")
+    (folder / "adapter_model.safetensors").rename(folder / "adapter_model.bin")
+    code, out, err = cli("infer", "sports", "--adapter", folder)
+    assert (code, out) == (4, "")
+    assert "pickled" in err
+
+
+def test_a_changed_adapter_of_a_run_is_refused(here: Path, tiny_base: Path, cli, trained: Path) -> None:
+    assert cli(*words(tiny_base, "flipped"))[0] == 0
+    path = here / "runs/train/flipped/v001/adapter/adapter_model.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(bytes(data))
+    code, out, err = cli("infer", "sports", "--adapter", "flipped")
+    assert (code, out) == (4, "")
+    assert "sha256 differs" in err
 
 
 def test_generate_counts_what_is_off_and_drops_nobody(here: Path, tiny_base: Path, cli, trained: Path) -> None:

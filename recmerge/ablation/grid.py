@@ -1,0 +1,86 @@
+"""The points of a grid: every seed with every combination of the matrix' values."""
+
+import itertools
+import json
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from recmerge.config.yaml_file import parse_scalar
+
+SEED = "train.seed"
+
+
+@dataclass(frozen=True)
+class Point:
+    """One combination of settings.
+
+    Args:
+        settings: Value by dotted key, the stage first, e.g. "train.lora.rank".
+        varied: Keys with more than one value in the grid: only these show in names.
+    """
+
+    settings: Mapping[str, Any]
+    varied: frozenset[str]
+
+    def overrides(self, stage: str) -> dict[str, Any]:
+        """Return this point's settings of a stage, without the stage's name."""
+        return {key.partition(".")[2]: value for key, value in self.settings.items() if key.startswith(stage + ".")}
+
+    def suffix(self, stages: Collection[str]) -> str:
+        """Return what a run's name ends in so that points that differ in these stages differ in name."""
+        shown = [k for k in self.settings if k in self.varied and k.partition(".")[0] in stages]
+        return "".join(f"-{self._short(key)}{'-' if isinstance(self.settings[key], str) else ''}{_word(self.settings[key])}" for key in shown)
+
+    def label(self) -> str:
+        """Return the varied settings for a table, e.g. "lora.rank=8 seed=1"; empty for a grid of one point."""
+        return " ".join(f"{key.partition('.')[2] if key == SEED else key}={value}" for key, value in self.settings.items() if key in self.varied)
+
+    def _short(self, key: str) -> str:
+        last = key.rpartition(".")[2]
+        same = [k for k in self.varied if k.rpartition(".")[2] == last]
+        return last if len(same) == 1 else key
+
+
+def points(seeds: Collection[int], matrix: Mapping[str, Collection[Any]]) -> list[Point]:
+    """List a grid's points.
+
+    Args:
+        seeds: Seeds of training; empty: none is set.
+        matrix: Values by dotted key.
+
+    Returns:
+        One point at least; seeds vary fastest.
+    """
+    axes: dict[str, list[Any]] = {key: list(values) for key, values in matrix.items()}
+    if seeds:
+        axes[SEED] = list(seeds)
+    varied = frozenset(key for key, values in axes.items() if len(values) > 1)
+    return [Point(dict(zip(axes, values, strict=True)), varied) for values in itertools.product(*axes.values())]
+
+
+def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Turn nested settings into dotted ones; a list is one value."""
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        if isinstance(value, Mapping) and value:
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def set_words(settings: Mapping[str, Any]) -> list[str]:
+    """Write settings as `--set key=value` words that read back as the same values."""
+    return [word for key, value in flatten(settings).items() for word in ("--set", f"{key}={_scalar(value)}")]
+
+
+def _scalar(value: Any) -> str:
+    if isinstance(value, str) and parse_scalar(value) == value:
+        return value
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _word(value: Any) -> str:
+    return re.sub(r"[^A-Za-z0-9.]+", "-", str(value)).strip("-")

@@ -1,0 +1,178 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from recmerge.ablation.graph import Cell, Graph, Use
+from recmerge.ablation.plan import plan_graph
+from recmerge.config.ablate import AblateConfig
+from recmerge.errors import ConfigError, UsageError
+
+
+def plan(systems: dict[str, Any], **more: Any) -> Graph:
+    settings = {"name": "x", "data": {"config": "sample", "domains": ["sports", "beauty", "toys"]}, "targets": ["sports"], "systems": systems, **more}
+    return plan_graph(AblateConfig.model_validate(settings), Path("/configs"))
+
+
+WEAVEREC = {"merge": {"target": "{target}", "sources": ["beauty", "toys"]}}
+
+
+def lines(graph: Graph, kind: str) -> list[str]:
+    return [" ".join(words) for words, cell in zip(graph.commands(), graph, strict=True) if cell.kind == kind]
+
+
+def test_weaverec_needs_the_target_and_one_hybrid_per_source():
+    graph = plan({"weaverec": WEAVEREC})
+    assert graph.counts() == {"build": 3, "mix": 2, "train": 3, "merge": 1, "infer": 1, "eval": 1}
+    assert lines(graph, "mix") == ["data mix beauty sports", "data mix sports toys"]
+    assert lines(graph, "train") == ["train sports", "train beauty_sports", "train sports_toys"]
+    assert lines(graph, "merge") == ["merge --adapters sports,beauty_sports,sports_toys --method weaverec --name sports-weaverec"]
+    assert lines(graph, "infer") == ["infer sports --adapter sports-weaverec --name sports-weaverec"]
+    assert lines(graph, "eval") == ["eval sports-weaverec --name x-sports"]
+
+
+def test_only_needed_domains_are_built():
+    assert lines(plan({"floor": {"ranker": "popularity"}}), "build") == ["data build sports --config sample"]
+
+
+def test_three_targets_share_their_hybrids():
+    # N domains: N single adapters and N (N - 1) / 2 hybrids, whatever the targets
+    graph = plan({"weaverec": {"merge": {"target": "{target}"}}}, targets=["sports", "beauty", "toys"])
+    assert graph.counts() == {"build": 3, "mix": 3, "train": 6, "merge": 3, "infer": 3, "eval": 3}
+
+
+def test_a_hybrid_named_both_ways_is_trained_once():
+    graph = plan({"one": {"adapter": "sports_beauty"}, "other": {"adapter": "beauty_sports"}, "union of two": {"union": ["sports", "beauty"]}})
+    assert graph.counts() | {"infer": 0} == {"build": 2, "mix": 1, "train": 1, "merge": 0, "infer": 0, "eval": 1}
+    assert graph.counts()["infer"] == 3
+
+
+def test_the_union_of_three_is_one_set():
+    graph = plan({"all": {"union": ["toys", "{target}", "beauty"]}})
+    assert lines(graph, "mix") == ["data mix beauty sports toys --union"]
+    assert lines(graph, "train") == ["train beauty_sports_toys"]
+
+
+def test_the_target_is_no_source_of_itself():
+    graph = plan({"with beauty": {"adapter": "{target}_beauty"}, "own": {"adapter": "{target}"}}, targets=["beauty"])
+    assert [c.labels["system"] for c in graph if c.kind == "infer"] == ["own"]
+
+
+def test_zero_shot_ranks_with_the_base_and_prompt_of_training():
+    graph = plan({"zero": {"adapter": "none"}}, train={"config": "nano", "set": {"base": "other"}})
+    (line,) = lines(graph, "infer")
+    assert line.startswith("infer sports --adapter none --base other --set prompt.style=open ")
+    assert graph.counts()["train"] == 0
+
+
+def test_seeds_are_named_only_where_they_differ():
+    one = plan({"own": {"adapter": "{target}"}}, seeds=[3])
+    assert lines(one, "train") == ["train sports --set seed=3"]
+    two = plan({"own": {"adapter": "{target}"}, "floor": {"ranker": "random"}}, seeds=[3, 4])
+    assert lines(two, "train") == ["train sports --set seed=3 --name sports-seed3", "train sports --set seed=4 --name sports-seed4"]
+    assert two.counts() == {"build": 1, "mix": 0, "train": 2, "merge": 0, "infer": 3, "eval": 2}  # the floor once
+
+
+def test_a_matrix_multiplies_only_the_cells_it_changes():
+    graph = plan({"weaverec": WEAVEREC}, matrix={"train.lora.rank": [8, 16], "merge.rank_out": ["cat", "svd:8"]})
+    assert graph.counts() == {"build": 3, "mix": 2, "train": 6, "merge": 4, "infer": 4, "eval": 4}
+    assert (
+        "merge --adapters sports-rank8,beauty_sports-rank8,sports_toys-rank8 --method weaverec --name sports-weaverec-rank8-rank_out-svd-8 --rank-out svd:8"
+        in lines(graph, "merge")
+    )
+
+
+def test_a_mix_of_another_size_gets_a_name():
+    graph = plan({"hybrid": {"adapter": "{target}_toys"}}, matrix={"mix.cap": [100, 200]})
+    assert lines(graph, "mix") == [
+        "data mix sports toys --set cap=100 --name sports_toys-cap100",
+        "data mix sports toys --set cap=200 --name sports_toys-cap200",
+    ]
+    assert lines(graph, "train") == ["train sports_toys-cap100", "train sports_toys-cap200"]
+
+
+def test_given_adapters_are_taken_as_they_are():
+    graph = plan({"given": {"adapter": "elsewhere/adapter"}})
+    assert lines(graph, "infer") == ["infer sports --adapter elsewhere/adapter --name sports-given"]
+    assert graph.counts()["train"] == 0
+
+
+def test_domains_may_hold_an_underscore():
+    data = {"domains": ["office_supplies", "toys"]}
+    settings = {"name": "x", "data": data, "targets": ["toys"], "systems": {"hybrid": {"adapter": "{target}_office_supplies"}}}
+    graph = plan_graph(AblateConfig.model_validate(settings), Path())
+    assert lines(graph, "mix") == ["data mix office_supplies toys"]
+
+
+def test_relative_configs_are_read_beside_the_yaml():
+    settings = {"name": "x", "data": {"config": "{domain}.yaml", "domains": ["toys"]}, "targets": ["toys"], "systems": {"floor": {"ranker": "random"}}}
+    graph = plan_graph(AblateConfig.model_validate(settings), Path("/configs"))
+    assert lines(graph, "build") == ["data build toys --config /configs/toys.yaml"]
+
+
+@pytest.mark.parametrize(
+    ("systems", "said"),
+    [
+        ({"a": {"adapter": "{target}_beuaty"}}, "unknown adapter 'sports_beuaty'"),
+        ({"a": {"union": ["sports", "books"]}}, "unknown domain 'books'"),
+        ({"a": {"merge": {"adapters": ["{target}", "x@v001"]}}}, "systems.a: merges adapters of this ablation with given ones"),
+    ],
+)
+def test_unknown_adapters_are_refused(systems: dict[str, Any], said: str):
+    with pytest.raises(ConfigError) as error:
+        plan(systems)
+    assert said in error.value.line()
+
+
+def test_names_that_leave_their_folder_are_refused():
+    with pytest.raises(UsageError):
+        plan({"a": {"ranker": "random"}}, name="../x")
+
+
+def test_commands_come_in_an_order_in_which_they_can_run():
+    graph = plan({"weaverec": WEAVEREC, "own": {"adapter": "{target}"}}, targets=["sports", "toys"], seeds=[1, 2])
+    seen: set[str] = set()
+    for cell in graph:
+        assert {*cell.needs, *cell.wants} <= seen
+        seen.add(cell.key)
+
+
+def test_a_cell_before_its_input_or_twice_with_another_command_is_a_bug():
+    graph = Graph()
+    with pytest.raises(ValueError, match="before its input"):
+        graph.add(Cell("train", "a", ("train", "a"), needs=("build a",)))
+    graph.add(Cell("build", "a", ("data", "build", "a")))
+    assert graph.add(Cell("build", "a", ("data", "build", "a"))) == "build a"
+    with pytest.raises(ValueError, match="two different commands"):
+        graph.add(Cell("build", "a", ("data", "build", "b")))
+
+
+def test_words_leave_out_what_does_not_exist():
+    cell = Cell("eval", "e", ("eval", Use(("a", "b")), Use(("c",), flag="--baseline"), Use(("a", "b"), flag="--fuse", joined=True)))
+    assert cell.words({"a": "x", "b": "y", "c": "z"}) == ["eval", "x", "y", "--baseline", "z", "--fuse", "x,y"]
+    assert cell.words({"b": "y"}) == ["eval", "y", "--fuse", "y"]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"systems": {}}, "systems"),
+        ({"systems": {"a": {}}}, "exactly one of adapter, merge, union and ranker"),
+        ({"systems": {"a": {"ranker": "random", "adapter": "none"}}}, "not adapter and ranker"),
+        ({"systems": {"a b": {"ranker": "random"}, "a-b": {"ranker": "random"}}}, "labels must differ"),
+        ({"systems": {"a": {"ranker": "random", "base": "nano"}}}, "base goes with adapter: none"),
+        ({"systems": {"a": {"merge": {"sources": ["toys"]}}}}, "either adapters, or target"),
+        ({"targets": ["books"]}, "target 'books'"),
+        ({"baseline": "b"}, "baseline 'b'"),
+        ({"seeds": [1, 1]}, "seeds names something twice"),
+        ({"matrix": {"data.k_core": [5]}}, "must be a setting of"),
+        ({"matrix": {"train.lora.rank": [8, 8]}}, "different values"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(change: dict[str, Any], said: str):
+    settings = {"name": "x", "data": {"domains": ["sports", "toys"]}, "targets": ["sports"], "systems": {"a": {"ranker": "random"}}}
+    AblateConfig.model_validate(settings)
+    with pytest.raises(ValidationError) as error:
+        AblateConfig.model_validate({**settings, **change})
+    assert said in str(error.value)
