@@ -11,6 +11,7 @@ import pytest
 import typer
 
 from recmerge.cli import main as cli_main
+from recmerge.cli.apps import app
 from recmerge.config.loader import find_config
 from recmerge.merging import METHODS
 from recmerge.rankers import RANKERS
@@ -23,7 +24,7 @@ CONFIG_OF = {("data", "build"): "data", ("data", "mix"): "mix", ("base", "pretra
 
 def command_tree() -> Any:
     cli_main._register()
-    return typer.main.get_command(cli_main.app)
+    return typer.main.get_command(app)
 
 
 def commands(node: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:

@@ -4,8 +4,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from recmerge.cli.apps import app
 from recmerge.cli.console import emit, emit_json
-from recmerge.cli.main import app
 from recmerge.cli.options import Common, command
 from recmerge.errors import UsageError, unknown_name
 

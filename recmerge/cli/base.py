@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from recmerge.cli.main import base_app
+from recmerge.cli.apps import base_app
 from recmerge.cli.options import Common, command
 
 

@@ -8,7 +8,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from recmerge.cli.main import invoke
+from recmerge.cli.invoke import invoke
 from recmerge.errors import ArtifactError, ConfigError, ConflictError, DataError, GateError, Interrupted, NetworkError, RecmergeError, ResourceError, UsageError
 
 _BY_CODE = {kind.code: kind for kind in (ArtifactError, ConfigError, ConflictError, DataError, GateError, NetworkError, ResourceError, UsageError)}

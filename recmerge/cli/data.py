@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from recmerge.cli.apps import data_app
 from recmerge.cli.console import emit_json
-from recmerge.cli.main import data_app
 from recmerge.cli.options import Common, command, split_list
 from recmerge.errors import UsageError
 

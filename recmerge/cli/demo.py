@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from recmerge.cli.main import app
+from recmerge.cli.apps import app
 from recmerge.cli.options import Common, command
 from recmerge.errors import UsageError
 

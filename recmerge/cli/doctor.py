@@ -2,8 +2,8 @@
 
 from typing import Any
 
+from recmerge.cli.apps import app
 from recmerge.cli.console import emit, emit_json
-from recmerge.cli.main import app
 from recmerge.cli.options import Common, command
 from recmerge.errors import printable
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from recmerge.cli.main import app
+from recmerge.cli.apps import app
 from recmerge.cli.options import Common, command, split_list
 from recmerge.errors import UsageError
 

@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
+from recmerge.cli.apps import app
 from recmerge.cli.console import emit, emit_json
-from recmerge.cli.main import app
 from recmerge.cli.options import Common, command
 from recmerge.errors import UsageError
 

@@ -4,8 +4,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from recmerge.cli.apps import runs_app
 from recmerge.cli.console import emit, emit_json
-from recmerge.cli.main import runs_app
 from recmerge.cli.options import Common, command
 from recmerge.errors import ArtifactError, UsageError, printable, unknown_name
 from recmerge.names import FAILURE, STAGE_DIRS, STARTED

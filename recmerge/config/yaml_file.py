@@ -79,7 +79,13 @@ def parse_yaml(text: str, where: str) -> tuple[dict[str, Any], dict[str, int]]:
 
 
 def read_yaml(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
-    """Read one YAML file; see `parse_yaml`.
+    """Read one YAML file.
+
+    Args:
+        path: The file, in UTF-8.
+
+    Returns:
+        The mapping, and the line of every dotted key; see `parse_yaml`.
 
     Raises:
         ConfigError: The file cannot be read or is not valid.

@@ -87,6 +87,9 @@ def pick_device(wanted: str) -> torch.device:
 def check_remote_code(base: BaseRef) -> None:
     """Refuse a model that wants to run its own code unless that is allowed and pinned.
 
+    Args:
+        base: Which model.
+
     Raises:
         ArtifactError: It wants to and must not.
     """
@@ -106,6 +109,12 @@ def check_remote_code(base: BaseRef) -> None:
 
 def load_tokenizer(base: BaseRef) -> Any:
     """Load the tokenizer of a base model.
+
+    Args:
+        base: Which model.
+
+    Returns:
+        The tokenizer.
 
     Raises:
         ArtifactError: It is missing or wants to run code.

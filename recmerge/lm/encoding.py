@@ -88,6 +88,12 @@ class Encoder:
     def plain(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
         """Encode texts from data; control tokens written in them stay text.
 
+        Args:
+            texts: Any texts.
+
+        Returns:
+            The ids of each.
+
         Raises:
             ArtifactError: The tokenizer turns text into control tokens all the same.
         """

@@ -160,6 +160,12 @@ def adapter_card(
 def read_card(folder: Path) -> dict[str, Any]:
     """Read the note beside an adapter; empty for adapters made elsewhere.
 
+    Args:
+        folder: The adapter's folder.
+
+    Returns:
+        The note, see `adapter_card`.
+
     Raises:
         ArtifactError: The note cannot be read.
     """

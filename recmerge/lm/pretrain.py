@@ -249,3 +249,5 @@ def save_base(model: Any, tokenizer: Any, folder: Path, dtype: torch.dtype) -> N
     hush()
     model.to(dtype).save_pretrained(str(folder), safe_serialization=True)
     tokenizer.save_pretrained(str(folder))
+    for path in folder.glob("*.safetensors"):
+        path.chmod(0o644)  # safetensors leaves its files readable by their owner alone

@@ -165,6 +165,14 @@ def content_hash(outputs: list[dict[str, Any]], volatile: frozenset[str] = froze
 def input_from_file(role: str, path: Path, shown: str) -> Input:
     """Describe a plain file as an input.
 
+    Args:
+        role: What it is to the run.
+        path: The file.
+        shown: Its path as recorded.
+
+    Returns:
+        The input, known by the hash of its bytes.
+
     Raises:
         ArtifactError: There is no such file.
     """

@@ -73,14 +73,17 @@ def list_runs(workspace: Workspace, stages: Sequence[str]) -> list[tuple[Path, M
         stages: Stages to look in.
 
     Returns:
-        (folder, manifest or None, state) where state is complete, failed or unfinished.
+        (folder, manifest or None, state) where state is complete, failed, unfinished or corrupt (its manifest cannot be read).
     """
     rows = []
     for stage in stages:
         for name in workspace.run_names(stage):
             for folder in workspace.versions(stage, name):
-                manifest = read_manifest(folder)
-                state = "complete" if manifest else "failed" if (folder / FAILURE).exists() else "unfinished"
+                try:
+                    manifest = read_manifest(folder)
+                    state = "complete" if manifest else "failed" if (folder / FAILURE).exists() else "unfinished"
+                except ArtifactError:
+                    manifest, state = None, "corrupt"
                 rows.append((folder, manifest, state))
     return rows
 

@@ -68,7 +68,7 @@ def _plan_adapter(config: InferConfig, workspace: Workspace, inputs: list[Input]
             f"adapter '{config.adapter}' was trained on another base (fingerprint {print_then[:12]}) than '{found.base.ref}' ({print_now[:12]})",
             fix="give the base that it was trained on with --base",
         )
-    inputs.append(base_input(found.base, print_now))
+    inputs.append(base_input(workspace, found.base, print_now))
     if found.input is not None:
         inputs.append(found.input)
     if config.prompt is None:
@@ -139,6 +139,8 @@ def _infer_llm(config: InferConfig, run: Run, domain: Domain, asked: Sequence[Ex
     model = load_model(found.base, device, torch.bfloat16 if config.precision == "bf16" else torch.float32)
     if found.folder is not None and not found.folded:
         model = load_lora(model, found.folder)
+        if config.precision == "fp32":  # in bf16 the sum would be rounded
+            model = model.merge_and_unload()
     settings = PromptSettings(**run.spec.config["prompt"])
     ranker = LlmRanker(model, Encoder(tokenizer, settings), domain.titles, config.batch_size)
     if config.mode == "generate":

@@ -10,7 +10,7 @@ from recmerge.lm.base import BaseRef, base_card, shipped_base
 from recmerge.lm.encoding import PromptSettings
 from recmerge.lm.lora import read_card
 from recmerge.names import ADAPTER_DIR, MODEL_DIR
-from recmerge.runs.manifest import Input, sha256_file, sha256_json
+from recmerge.runs.manifest import Input, read_manifest, sha256_file, sha256_json
 from recmerge.runs.resolve import Found, resolve
 from recmerge.runs.workspace import Workspace
 
@@ -153,6 +153,10 @@ def base_label(workspace: Workspace, ref: str) -> str:
     return "".join(c if c.isalnum() or c in "._-" else "-" for c in name).lstrip("._-") or "base"
 
 
-def base_input(base: BaseRef, fingerprint: str) -> Input:
-    """Describe a base model as an input; its fingerprint stands for its content."""
+def base_input(workspace: Workspace, base: BaseRef, fingerprint: str) -> Input:
+    """Describe a base model as an input: a `base pretrain` run as such, any other by its fingerprint."""
+    run = base.folder.parent if base.folder is not None else None
+    manifest = read_manifest(run) if run is not None and (run / "manifest.json").is_file() else None
+    if run is not None and manifest is not None and manifest.stage == "base":
+        return Found(run, manifest).as_input("base", workspace)
     return Input("base", base.ref, base.source, fingerprint)

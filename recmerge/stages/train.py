@@ -43,6 +43,13 @@ class TrainJob:
 def find_training_data(workspace: Workspace, ref: str) -> Found:
     """Find the domain or mixed set that a name means.
 
+    Args:
+        workspace: Where to look.
+        ref: The name; the order of a set's domains does not matter.
+
+    Returns:
+        Its run.
+
     Raises:
         ArtifactError: There is none; the error names the commands that make it.
     """
@@ -72,7 +79,7 @@ def plan_train(config: TrainConfig, workspace: Workspace, ref: str, name: str | 
         if default_base is not None and config.base != default_base:
             name += "-" + base_label(workspace, config.base)
     check_name(name)
-    inputs = (data.as_input("data", workspace), base_input(base, fingerprint(base)))
+    inputs = (data.as_input("data", workspace), base_input(workspace, base, fingerprint(base)))
     code = code_version("lm", "data/prompts.py", "data/dataset.py", "stages/train.py")
     seeds = {"seed": config.seed, "init_seed": config.lora.init_seed}
     spec = RunSpec("train", name, config.resolved(), inputs, code, seeds, IGNORED)
