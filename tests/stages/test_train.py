@@ -126,7 +126,7 @@ def test_resume_with_other_settings_is_refused_with_the_difference(here: Path, t
     code, out, err = cli(*words(tiny_base, "changed", "--resume", "--set", "learning_rate=0.5"))
     assert (code, out) == (7, "")
     assert err.strip().count("\n") == 0
-    assert "learning_rate: 0.002 -> 0.5" in err
+    assert "learning_rate: 0.006 -> 0.5" in err
 
 
 def test_all_checkpoints_damaged_is_one_clear_error(here: Path, tiny_base: Path, cli, trained: Path) -> None:
