@@ -95,11 +95,11 @@ def same_name(name: str, asked: str, domains: Sequence[str]) -> bool:
     """
     if name == asked:
         return True
-    joined = "_".join(sorted(domains))
-    if len(domains) < 2 or not name.startswith(joined) or len(domains) > _MAX_PERMUTED:
+    if len(domains) < 2 or len(domains) > _MAX_PERMUTED:
         return False
-    tail = name[len(joined) :]
-    return any("_".join(order) + tail == asked for order in itertools.permutations(domains))
+    spellings = ["_".join(order) for order in itertools.permutations(domains)]
+    tails = [name.removeprefix(spelling) for spelling in spellings if name.startswith(spelling)]
+    return any(asked == spelling + tail for spelling in spellings for tail in tails)
 
 
 def _from_path(workspace: Workspace, ref: str) -> Found | None:

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
-from tests.conftest import Cli, write_domain_tables
 
 from recmerge.runs import Workspace
+from tests.conftest import Cli, write_domain_tables
 
 QUICK = ["--set", "steps=4", "--set", "batch_size=8", "--set", "micro_batch_size=8", "--set", "prompt.max_length=128"]
 
