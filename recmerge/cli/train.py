@@ -50,6 +50,8 @@ def train(
         return common.preview([job.plan])
     if resume or resume_anyway:
         job = with_resume(job, common.workspace, common.reporter, anyway=resume_anyway)
+    else:
+        _mention_unfinished(job, common)
     done = _run(job, common)
     if done is None:
         return None
@@ -67,6 +69,16 @@ def _config_base(common: Common) -> str:
 
     values, _ = read_yaml(find_config("train", common.config_ref or "nano"))
     return str(values.get("base", TrainConfig.model_fields["base"].default))
+
+
+def _mention_unfinished(job: "TrainJob", common: Common) -> None:
+    """Say that a stopped run of this name could be gone on with, before a new version is begun."""
+    from recmerge.runs.directory import find_done, find_unfinished
+
+    spec = job.plan.spec
+    found = find_unfinished(common.workspace, "train", spec.name)
+    if found is not None and (found[0] / "checkpoints").is_dir() and find_done(common.workspace, spec) is None:
+        common.reporter.say(f"{found[0].name} of '{spec.name}' was begun and not completed; --resume would go on with it; this is a new version")
 
 
 def _run(job: "TrainJob", common: Common) -> "Done | None":
