@@ -1,5 +1,7 @@
 """Column, file and folder names, each spelled once."""
 
+from pathlib import Path
+
 USER_ID = "user_id"
 ITEM_ID = "item_id"
 TIMESTAMP = "timestamp"
@@ -49,3 +51,12 @@ STAGE_DIRS = {
     "eval": "runs/eval",
     "ablate": "runs/ablate",
 }
+
+PACKAGE_PREFIX = "package:"  # of a path inside the installed package, e.g. the bundled sample
+
+
+def expand_path(text: str) -> Path:
+    """Turn a path as configs and manifests write it into a real one; `package:` means inside the installed package."""
+    if text.startswith(PACKAGE_PREFIX):
+        return Path(__file__).parent / "assets" / text.removeprefix(PACKAGE_PREFIX)
+    return Path(text).expanduser()

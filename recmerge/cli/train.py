@@ -56,7 +56,7 @@ def train(
     if done is None:
         return None
     name = done.manifest.name
-    target = job.data.manifest.facts.get("domains", [data])[0]
+    target = min(job.data.manifest.facts.get("domains", [data]), key=lambda domain: (not data.startswith(domain), domain))  # the one named first
     common.finish(done, f"recmerge infer {target} --adapter {name}")
     return None
 

@@ -9,8 +9,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 import recmerge
 from recmerge.config.yaml_file import parse_scalar, read_yaml
 from recmerge.errors import ConfigError, UsageError, unknown_name
+from recmerge.names import PACKAGE_PREFIX
 
-PACKAGE_PREFIX = "package:"  # a path inside the installed package, e.g. the bundled sample
 Config = TypeVar("Config", bound="Settings")
 
 
@@ -102,13 +102,6 @@ def is_path_field(schema: type[BaseModel], name: str) -> bool:
     field = schema.model_fields.get(name)
     extra = field.json_schema_extra if field else None
     return isinstance(extra, dict) and bool(extra.get("path"))
-
-
-def expand_path(text: str) -> Path:
-    """Turn a config's path into a real one; `package:` means inside the installed package."""
-    if text.startswith(PACKAGE_PREFIX):
-        return Path(recmerge.__file__).parent / "assets" / text.removeprefix(PACKAGE_PREFIX)
-    return Path(text)
 
 
 def _anchor_paths(schema: type[BaseModel], values: dict[str, Any], folder: Path) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from recmerge.names import expand_path
 from recmerge.runs.manifest import read_manifest, sha256_file
 from recmerge.runs.resolve import Found
 from recmerge.runs.workspace import Workspace
@@ -86,7 +87,7 @@ def _visit(workspace: Workspace, node: Node, inputs: list[dict[str, str]], nodes
 
 
 def _input_node(workspace: Workspace, item: dict[str, str]) -> tuple[Node, list[dict[str, str]]]:
-    path = workspace.root / Path(item["path"]).expanduser()
+    path = workspace.root / expand_path(item["path"])
     if not item.get("version"):
         state = "ok" if not path.is_file() or sha256_file(path) == item["content_sha256"] else "changed"
         return Node(item["path"], "file", item["name"], "", state if path.exists() else "missing"), []

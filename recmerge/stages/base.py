@@ -5,9 +5,8 @@ import json
 from typing import Any
 
 from recmerge.config.base import BaseConfig
-from recmerge.config.loader import expand_path
 from recmerge.errors import DataError
-from recmerge.names import ADAPTER_CARD, BRAND, CATEGORY, LOSS_FILE, MODEL_DIR, TITLE
+from recmerge.names import ADAPTER_CARD, BRAND, CATEGORY, LOSS_FILE, MODEL_DIR, TITLE, expand_path
 from recmerge.runs.directory import Run, write_text
 from recmerge.runs.manifest import RunSpec, code_version, input_from_file
 from recmerge.runs.workspace import Workspace, check_name

@@ -3,13 +3,12 @@
 from typing import Any
 
 from recmerge.config.data import BuildConfig
-from recmerge.config.loader import PACKAGE_PREFIX, expand_path
 from recmerge.data.building import PUBLISHED, build_clean, build_published
 from recmerge.data.dataset import DOMAIN_FILES, candidates_sha256, examples, write_domain
 from recmerge.data.official import RAW_DIR, raw_paths
 from recmerge.data.sources import SOURCES
 from recmerge.errors import ArtifactError, ConfigError, unknown_name
-from recmerge.names import TEST
+from recmerge.names import PACKAGE_PREFIX, TEST, expand_path
 from recmerge.runs.directory import Run
 from recmerge.runs.manifest import Input, RunSpec, code_version, input_from_file
 from recmerge.runs.workspace import Workspace, check_name
