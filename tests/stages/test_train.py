@@ -104,16 +104,18 @@ def test_killed_and_resumed_equals_the_straight_run(root: Path, tiny_base: Path,
     assert json.loads((resumed / "manifest.json").read_text())["facts"]["resumed_from"] >= 2
 
 
-def test_sigterm_saves_a_checkpoint_and_says_how_to_resume(root: Path, tiny_base: Path, trained: Path) -> None:
-    process = start(root, tiny_base, "stopped", "--set", "steps=2000")
-    wait_for(root / "runs/train/stopped/v001/checkpoints/checkpoint-2/complete.json", process)
-    process.send_signal(signal.SIGTERM)
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_a_checkpoint_and_says_how_to_resume(root: Path, tiny_base: Path, trained: Path, signum: signal.Signals) -> None:
+    name = f"stopped-{signum.name}"
+    process = start(root, tiny_base, name, "--set", "steps=2000")
+    wait_for(root / f"runs/train/{name}/v001/checkpoints/checkpoint-2/complete.json", process)
+    process.send_signal(signum)
     _, err = process.communicate(timeout=120)
-    assert process.returncode == 143
+    assert process.returncode == 128 + signum
     last = err.strip().splitlines()[-1]
     assert last.startswith("error[INTERRUPTED]: training stopped at step")
     assert "--resume" in last
-    folder = root / "runs/train/stopped/v001"
+    folder = root / "runs/train" / name / "v001"
     assert json.loads((folder / "failure.json").read_text())["state"] == "interrupted"
     assert not (folder / "manifest.json").exists()
 
