@@ -1,253 +1,134 @@
-"""A small causal language model from catalogue text alone: titles on shelves, laid out as `open` prompts are."""
+"""Train a small causal language model on titles laid out as `open` prompts are."""
 
-import json
 import math
 import random
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
-from tokenizers import pre_tokenizers, trainers
-from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer
 
-from recmerge.lm.base import hush
-from recmerge.lm.encoding import Encoder, PromptSettings
+from recmerge.lm.fused_loss import linear_cross_entropy
+from recmerge.lm.muon import Muon
+from recmerge.lm.shelves import Source, lay_out
 from recmerge.runs.reporter import Reporter
 
-_TEXT, _TURN, _END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"  # Qwen2's own special tokens
-_MIN_SHELF = 4  # items of a category or brand that make a shelf
+_FINAL_RATE = 0.03  # of the peak learning rate, at the last step
 
 
 @dataclass(frozen=True)
-class CatalogueItem:
-    """One item's text; nothing of anybody's behaviour.
+class Reading:
+    """What the model reads.
 
     Args:
-        domain: Its catalogue.
-        title: Cleaned title.
-        brand: Empty where unknown.
-        category: Empty where unknown.
+        titles: Token ids of every title, without end token.
+        sources: Where lists of titles are drawn from, with the share of each.
+        start_ids: What a sequence begins with.
+        end_id: The token behind every title.
+        max_length: Tokens of a sequence at most.
     """
 
-    domain: str
-    title: str
-    brand: str
-    category: str
+    titles: Sequence[tuple[int, ...]]
+    sources: Sequence[tuple[Source, float]]
+    start_ids: tuple[int, ...]
+    end_id: int
+    max_length: int
+
+    def draw(self, rng: random.Random) -> list[int]:
+        """Return one sequence of token ids, two at least."""
+        while True:
+            source = rng.choices([s for s, _ in self.sources], [w for _, w in self.sources])[0]
+            ids = lay_out(source.draw(rng), self.titles, self.start_ids, self.end_id, self.max_length)
+            if len(ids) > len(self.start_ids) + 1:
+                return ids
 
 
 @dataclass(frozen=True)
 class PretrainResult:
-    """What pretraining reached.
+    """What pretraining took.
 
     Args:
-        loss: Validation loss in nats per token of unseen titles (end tokens included).
         tokens_seen: Tokens trained on.
         parameters: Of the model.
-        curve: (step, training loss) of every step.
+        curve: (step, training loss in nats per token) of every step.
     """
 
-    loss: float
     tokens_seen: int
     parameters: int
     curve: list[tuple[int, float]]
 
 
-def train_tokenizer(texts: Sequence[str], vocab_size: int, max_length: int) -> Any:
-    """Learn a byte-level BPE tokenizer.
+def pretrain(model: Any, reading: Reading, settings: Mapping[str, Any], reporter: Reporter) -> PretrainResult:
+    """Train a model in place.
 
     Args:
-        texts: Titles, brands and categories.
-        vocab_size: Ids in all, special tokens and the 256 bytes included.
-        max_length: Noted as the longest sequence.
-
-    Returns:
-        A Qwen2 tokenizer with an end and a padding token, as Qwen2 has them.
-    """
-    # Qwen2's own tokenizer class, with its normaliser and splits: AutoTokenizer picks it by the model's type, and
-    # would silently put those in the place of any others.
-    tokenizer = Qwen2Tokenizer(eos_token=_END, pad_token=_TEXT, unk_token=_TEXT, additional_special_tokens=[_TURN], model_max_length=max_length)
-    special = [_TEXT, _TURN, _END]
-    trainer = trainers.BpeTrainer(vocab_size=vocab_size, special_tokens=special, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False)
-    backend = tokenizer.backend_tokenizer
-    backend.train_from_iterator(texts, trainer)
-    learned = json.loads(backend.to_str())["model"]
-    merges = [tuple(m) for m in learned["merges"]]
-    return Qwen2Tokenizer(
-        vocab=learned["vocab"],
-        merges=merges,
-        eos_token=_END,
-        pad_token=_TEXT,
-        unk_token=_TEXT,
-        additional_special_tokens=[_TURN],
-        model_max_length=max_length,
-    )
-
-
-def new_model(tokenizer: Any, *, hidden_size: int, layers: int, heads: int, kv_heads: int, intermediate_size: int, max_length: int, seed: int) -> Any:
-    """Make a Qwen2-architecture model with random weights and tied embeddings.
-
-    Args:
-        tokenizer: Gives the vocabulary and special ids.
-        hidden_size: D.
-        layers: Transformer blocks.
-        heads: Query heads; must divide D.
-        kv_heads: Key and value heads; must divide heads.
-        intermediate_size: Width of the gated MLP.
-        max_length: Longest sequence.
-        seed: Of the weights.
-
-    Returns:
-        The model in float32.
-    """
-    config = Qwen2Config(
-        vocab_size=len(tokenizer),
-        hidden_size=hidden_size,
-        num_hidden_layers=layers,
-        num_attention_heads=heads,
-        num_key_value_heads=kv_heads,
-        intermediate_size=intermediate_size,
-        max_position_embeddings=max(max_length, 2048),
-        tie_word_embeddings=True,
-        use_sliding_window=False,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return Qwen2ForCausalLM(config)
-
-
-class Shelves:
-    """Draws titles that stand side by side: of one category, one brand, or one whole catalogue.
-
-    Args:
-        items: The catalogue.
-        shelf_share: Share of the draws from a category or brand, in [0, 1].
-        seed: Of the draws.
-    """
-
-    def __init__(self, items: Sequence[CatalogueItem], shelf_share: float, seed: int) -> None:
-        self.rng = random.Random(seed)  # noqa: S311  (no secret)
-        self.shelf_share = shelf_share
-        groups: dict[tuple[str, str, str], list[int]] = defaultdict(list)
-        self.domains: dict[str, list[int]] = defaultdict(list)
-        for index, item in enumerate(items):
-            self.domains[item.domain].append(index)
-            for kind, value in (("category", item.category), ("brand", item.brand)):
-                if value and value.casefold() != "unknown":
-                    groups[item.domain, kind, value].append(index)
-        self.groups = [g for _, g in sorted(groups.items()) if len(g) >= _MIN_SHELF]
-        self.weights = [math.sqrt(len(g)) for g in self.groups]
-
-    def draw(self) -> Iterator[int]:
-        """Yield the item indices of one shelf, in random order, none twice."""
-        if self.groups and self.rng.random() < self.shelf_share:
-            group = self.rng.choices(self.groups, self.weights)[0]
-        else:
-            names = sorted(self.domains)
-            group = self.domains[self.rng.choices(names, [len(self.domains[n]) for n in names])[0]]
-        order = group if len(group) > 256 else list(group)
-        if len(group) > 256:
-            yield from self.rng.sample(order, 256)
-        else:
-            self.rng.shuffle(order)
-            yield from order
-
-
-def pack_shelf(shelf: Iterator[int], titles: Sequence[tuple[int, ...]], start: Sequence[int], end: int, max_length: int) -> list[int]:
-    """Lay a shelf's titles out as an `open` prompt: start, title, end, title, end ... up to max_length tokens."""
-    ids = list(start)
-    for index in shelf:
-        piece = titles[index]
-        if len(ids) + len(piece) + 1 > max_length:
-            if len(ids) > max_length // 2:
-                break
-            continue
-        ids += [*piece, end]
-    return ids
-
-
-def pretrain(
-    model: Any,
-    tokenizer: Any,
-    items: Sequence[CatalogueItem],
-    held_out: Sequence[CatalogueItem],
-    settings: Mapping[str, Any],
-    reporter: Reporter,
-) -> PretrainResult:
-    """Train a model on shelves of titles.
-
-    Args:
-        model: Random weights, trained in place.
-        tokenizer: Its tokenizer.
-        items: Catalogue to learn.
-        held_out: Items for the validation loss.
-        settings: max_length, shelf_share, steps, batch_size, learning_rate, warmup_ratio, weight_decay, seed.
+        model: Random float32 weights, tied embeddings.
+        reading: What it reads.
+        settings: steps, batch_size, learning_rate (AdamW: embeddings and norms), muon_rate (all other matrices),
+            warmup_ratio, weight_decay, seed.
         reporter: Where progress goes.
 
     Returns:
-        The loss reached and what it took.
+        What it took.
     """
-    encoder = Encoder(tokenizer, PromptSettings(style="open", max_length=settings["max_length"]))
-    titles = encoder.plain([item.title for item in items])
-    shelves = Shelves(items, settings["shelf_share"], settings["seed"])
-    optimizer = torch.optim.AdamW(model.parameters(), lr=settings["learning_rate"], betas=(0.9, 0.95), weight_decay=settings["weight_decay"])
-    curve, seen = [], 0
+    rng = random.Random(settings["seed"])  # noqa: S311  (no secret)
+    optimizers = _optimizers(model, settings)
+    steps, curve, seen = settings["steps"], [], 0
     model.train()
-    with reporter.bar("pretraining", settings["steps"]) as bar:
-        for step in range(settings["steps"]):
-            for group in optimizer.param_groups:
-                group["lr"] = settings["learning_rate"] * _schedule(step, settings["steps"], settings["warmup_ratio"])
-            rows = [pack_shelf(shelves.draw(), titles, encoder.start_ids, encoder.end_id, settings["max_length"]) for _ in range(settings["batch_size"])]
-            loss = _loss(model, rows, tokenizer.pad_token_id)
+    with reporter.bar("pretraining", steps) as bar:
+        for step in range(steps):
+            rate = _schedule(step, steps, settings["warmup_ratio"])
+            rows = [reading.draw(rng) for _ in range(settings["batch_size"])]
+            loss = next_token_loss(model, rows)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.step()
-            optimizer.zero_grad()
+            for optimizer, peak in optimizers:
+                for group in optimizer.param_groups:
+                    group["lr"] = peak * rate
+                optimizer.step()
+                optimizer.zero_grad()
             seen += sum(map(len, rows))
             curve.append((step + 1, float(loss.detach())))
             bar.advance(1, f"loss {curve[-1][1]:.3f}")
     model.eval()
-    return PretrainResult(_held_out_loss(model, encoder, held_out), seen, sum(p.numel() for p in model.parameters()), curve)
+    return PretrainResult(seen, sum(p.numel() for p in model.parameters()), curve)
+
+
+def _optimizers(model: Any, settings: Mapping[str, Any]) -> list[tuple[torch.optim.Optimizer, float]]:
+    """Give the matrices between embedding and output to Muon, everything else to AdamW; with their peak rates."""
+    table = model.get_input_embeddings().weight
+    matrices = [p for p in model.parameters() if p.ndim == 2 and p is not table]
+    others = [p for p in model.parameters() if p.ndim != 2 or p is table]
+    muon = Muon(matrices, settings["muon_rate"], weight_decay=settings["weight_decay"])
+    adam = torch.optim.AdamW(others, settings["learning_rate"], betas=(0.9, 0.95), weight_decay=0.0)
+    return [(muon, settings["muon_rate"]), (adam, settings["learning_rate"])]
 
 
 def _schedule(step: int, steps: int, warmup_ratio: float) -> float:
     warmup = max(1, math.ceil(steps * warmup_ratio))
     if step < warmup:
         return (step + 1) / warmup
-    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
+    cosine = 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
+    return _FINAL_RATE + (1 - _FINAL_RATE) * cosine
 
 
-def _loss(model: Any, rows: Sequence[Sequence[int]], pad: int) -> torch.Tensor:
+def next_token_loss(model: Any, rows: Sequence[Sequence[int]]) -> torch.Tensor:
+    """Mean loss of predicting every token but the first of each row.
+
+    Args:
+        model: A causal language model.
+        rows: Token ids, two or more each.
+
+    Returns:
+        Scalar, nats per token.
+    """
     longest = max(map(len, rows))
-    ids = torch.tensor([list(r) + [pad] * (longest - len(r)) for r in rows])
-    labels = torch.tensor([list(r) + [-100] * (longest - len(r)) for r in rows])
-    mask = torch.tensor([[1] * len(r) + [0] * (longest - len(r)) for r in rows])
-    result: torch.Tensor = model(input_ids=ids, attention_mask=mask, labels=labels, use_cache=False).loss
-    return result
-
-
-@torch.inference_mode()
-def _held_out_loss(model: Any, encoder: Encoder, items: Sequence[CatalogueItem]) -> float:
-    """Nats per token of unseen titles, each alone behind the start token."""
-    total, count = 0.0, 0
-    rows = [[*encoder.start_ids, *ids, encoder.end_id] for ids in encoder.plain([i.title for i in items])]
-    rows = [r for r in rows if len(r) > 2]
-    for begin in range(0, len(rows), 64):
-        batch = rows[begin : begin + 64]
-        n = sum(len(r) - 1 for r in batch)
-        total += float(_loss(model, batch, encoder.tokenizer.pad_token_id)) * n
-        count += n
-    return total / max(count, 1)
-
-
-def save_base(model: Any, tokenizer: Any, folder: Path, dtype: torch.dtype) -> None:
-    """Write weights (safetensors), config and tokenizer as transformers reads them."""
-    hush()
-    model.to(dtype).save_pretrained(str(folder), safe_serialization=True)
-    tokenizer.save_pretrained(str(folder))
-    for path in folder.glob("*.safetensors"):
-        path.chmod(0o644)  # safetensors leaves its files readable by their owner alone
+    ids = torch.zeros(len(rows), longest, dtype=torch.long)
+    known = torch.zeros(len(rows), longest, dtype=torch.bool)
+    for number, row in enumerate(rows):
+        ids[number, : len(row)] = torch.tensor(row)
+        known[number, : len(row)] = True
+    # padding stands on the right, so no real token sees it and no mask is needed
+    hidden = model.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state
+    predicts = known[:, 1:]
+    return linear_cross_entropy(hidden[:, :-1][predicts], model.get_output_embeddings().weight, ids[:, 1:][predicts])

@@ -13,7 +13,7 @@ from recmerge.errors import ArtifactError, UsageError
 from recmerge.names import GENERATIONS_FILE, IS_TARGET, ITEM_ID, RANK, RANKINGS_FILE, SCORE, USER_ID, VALID
 from recmerge.runs.directory import Run
 from recmerge.runs.manifest import Input, RunSpec, code_version
-from recmerge.runs.resolve import resolve
+from recmerge.runs.resolve import Found, resolve
 from recmerge.runs.workspace import Workspace, check_name
 from recmerge.stages.execute import Plan
 
@@ -45,7 +45,7 @@ def plan_infer(config: InferConfig, workspace: Workspace, domain: str, name: str
         trained = _trained_ranker(workspace, data.manifest.name, config.ranker)
         inputs += [trained.as_input("ranker", workspace)] if trained else []
     else:
-        label, code = _plan_adapter(config, workspace, inputs, resolved)
+        label, code = _plan_adapter(config, workspace, data, inputs, resolved)
     generated = "-generate" if config.mode == "generate" else ""
     valid = "-valid" if config.split == VALID else ""
     name = check_name(name or f"{data.manifest.name}-{label}{generated}{valid}"[:100])
@@ -54,14 +54,15 @@ def plan_infer(config: InferConfig, workspace: Workspace, domain: str, name: str
     return Plan(spec, outputs)
 
 
-def _plan_adapter(config: InferConfig, workspace: Workspace, inputs: list[Input], resolved: dict[str, Any]) -> tuple[str, str]:
+def _plan_adapter(config: InferConfig, workspace: Workspace, data: Found, inputs: list[Input], resolved: dict[str, Any]) -> tuple[str, str]:
     from dataclasses import asdict
 
     from recmerge.lm.base import fingerprint
-    from recmerge.stages.lm_refs import base_input, find_adapter, prompt_settings
+    from recmerge.stages.lm_refs import base_input, find_adapter, prompt_settings, refuse_read_buyers
 
     assert config.adapter is not None
     found = find_adapter(workspace, config.adapter, config.base, config.trust_remote_code)
+    refuse_read_buyers(workspace, found.base.folder, data)
     print_now, print_then = fingerprint(found.base), (found.card.get("base") or {}).get("fingerprint")
     if print_then not in (None, print_now) and not found.folded:
         raise ArtifactError(

@@ -16,7 +16,7 @@ from recmerge.runs.reporter import Reporter, SilentReporter
 from recmerge.runs.resolve import Found, resolve
 from recmerge.runs.workspace import Workspace, check_name
 from recmerge.stages.execute import Plan
-from recmerge.stages.lm_refs import base_input, base_label, find_base
+from recmerge.stages.lm_refs import base_input, base_label, find_base, refuse_read_buyers
 
 IGNORED = ("device", "keep_checkpoints", "base", "revision")  # the base enters by its fingerprint
 
@@ -74,6 +74,7 @@ def plan_train(config: TrainConfig, workspace: Workspace, ref: str, name: str | 
     """
     data = find_training_data(workspace, ref)
     base = find_base(workspace, config.base, config.revision, config.trust_remote_code)
+    refuse_read_buyers(workspace, base.folder, data)
     if name is None:
         name = data.manifest.name
         if default_base is not None and config.base != default_base:

@@ -39,8 +39,49 @@ def test_two_pretrainings_give_the_same_bytes_and_load_in_transformers(workspace
     assert model.dtype.itemsize == 2  # bfloat16
     assert len(tokenizer) == model.config.vocab_size
     facts = documents[0]["facts"]
-    assert facts["titles"] + facts["held_out_titles"] == 40
+    assert facts["learned"]["titles"] + facts["unseen"]["titles"] == 40
+    assert facts["behaviour"] == []
+    assert "Nothing of anybody's behaviour" in (folder / "README.md").read_text()
     assert facts["tokens_seen"] > 0
+
+
+def test_a_base_that_has_read_buyers_is_never_asked_about_them(workspace: Workspace, config: Path, cli) -> None:
+    for name in ("food", "beauty"):
+        write_domain_tables(workspace.root, name)
+        assert cli("data", "build", name, "--config", f"{name}.yaml", "--quiet")[0] == 0
+    read = [*("base", "pretrain", "--config", config, "--name", "reader", "--set", "behaviour=[food]", "--set", "max_title_tokens=4", "--json")]
+    code, out, err = cli(*read)
+    assert code == 0, err
+    facts = json.loads(out)["facts"]
+    assert [b["domain"] for b in facts["behaviour"]] == ["food"]
+    assert facts["histories"] > 0
+    card = json.loads((Path(json.loads(out)["run_dir"]) / "model/recmerge.json").read_text())
+    assert card["behaviour"] == facts["behaviour"]
+    assert card["prompt"]["max_title_tokens"] == 4
+    assert cli("data", "mix", "beauty", "food", "--quiet")[0] == 0
+    (workspace.root / "renamed.yaml").write_text("source: table\ninteractions: food_interactions.csv\nitems: food_items.csv\nseed: 1\n")
+    assert cli("data", "build", "renamed", "--config", "renamed.yaml", "--quiet")[0] == 0
+    short = ("--base", "reader", "--set", "prompt.style=open", "--set", "steps=1", "--quiet")
+    assert cli("train", "beauty", "--name", "b", *short)[0] == 0
+    for command in (
+        ("train", "food", *short),
+        ("train", "beauty_food", *short),
+        ("train", "renamed", *short),
+        ("infer", "food", "--adapter", "b"),
+        ("infer", "food", "--adapter", "none", "--base", "reader"),
+    ):
+        code, out, err = cli(*command)
+        assert (code, out) == (8, ""), command
+        assert "has read the buyers of 'food'" in err
+
+
+def test_behaviour_wants_a_built_domain_that_is_no_catalogue(workspace: Workspace, config: Path, cli) -> None:
+    code, _, err = cli("base", "pretrain", "--config", config, "--set", "behaviour=[nowhere]")
+    assert code == 4
+    assert "recmerge data build nowhere" in err
+    code, _, err = cli("base", "pretrain", "--config", config, "--set", "behaviour=[sports]")
+    assert code == 2
+    assert "'sports' stands under catalogues and under behaviour" in err
 
 
 def test_a_base_is_found_by_name_path_and_version(workspace: Workspace, config: Path, cli) -> None:
