@@ -36,6 +36,7 @@ PER_USER_FILE = "per_user.parquet"
 REPORT_FILE = "report.html"
 MERGE_REPORT_FILE = "merge_report.json"
 LOSS_FILE = "loss.jsonl"
+VALID_LOSS_FILE = "valid_loss.jsonl"
 ADAPTER_DIR = "adapter"
 MODEL_DIR = "model"
 ADAPTER_CARD = "recmerge.json"  # what recmerge knows of an adapter or base, beside its weights

@@ -1,6 +1,6 @@
 """Settings of `train`."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -28,6 +28,9 @@ class TrainConfig(Settings):
     ranker: str | None = Field(None, description="train this ranker instead of a LoRA")
     prompt: PromptConfig = PromptConfig()
     lora: LoraConfig = LoraConfig()
+    buyers: dict[str, Annotated[int, Field(ge=1)]] = Field(
+        default_factory=dict, description="train on the rows of this many buyers of a domain, by its name; the others stay whole"
+    )
     max_rows: int | None = Field(None, ge=1, description="training rows used, the first by the data's own seeded order; null: all")
     epochs: float | None = Field(None, gt=0, description="passes over the sequences; give this or steps")
     steps: int | None = Field(None, ge=1, description="optimiser steps; give this or epochs")
@@ -40,7 +43,10 @@ class TrainConfig(Settings):
     max_grad_norm: float = Field(1.0, gt=0)
     precision: Literal["fp32", "bf16"] = "fp32"
     gradient_checkpointing: bool = False
-    save_every: int = Field(50, ge=1, description="steps between checkpoints")
+    save_every: int = Field(50, ge=1, description="steps between checkpoints, where there is no patience")
+    patience: int | None = Field(None, ge=1, description="evaluations in a row without a lower validation loss that end training; null: no validation")
+    eval_every: int = Field(50, ge=1, description="with patience: steps between evaluations, and between checkpoints")
+    eval_buyers: int = Field(500, ge=1, description="with patience: validation events of each domain that an evaluation reads")
     keep_checkpoints: bool = Field(False, description="keep the checkpoints of a complete run")
     zero_loss_steps: int = Field(5, ge=1, description="stop when the loss is exactly 0 this often in a row")
     seed: int = Field(42, ge=0, description="of batch order and dropout")

@@ -6,7 +6,8 @@ from itertools import combinations
 
 import polars as pl
 
-from recmerge.data.dataset import Domain, TrainingSet
+from recmerge.data.dataset import Domain
+from recmerge.data.training_set import TrainingSet
 from recmerge.names import CANDIDATES, DOMAIN, ITEM_ID, POSITION, SPLIT, TARGET, TEST, TIMESTAMP, TITLE, TRAIN, USER_ID, VALID
 
 _ROW = "row"

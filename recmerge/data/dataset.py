@@ -15,7 +15,6 @@ from recmerge.errors import ArtifactError
 from recmerge.names import (
     CANDIDATES,
     CANDIDATES_FILE,
-    DOMAIN,
     EVENTS_FILE,
     ITEM_ID,
     ITEMS_FILE,
@@ -30,8 +29,6 @@ from recmerge.names import (
     USERS_FILE,
     VALID,
 )
-from recmerge.runs.manifest import Manifest, read_manifest
-from recmerge.runs.workspace import Workspace
 
 DOMAIN_FILE = "domain.json"
 ANSWER = "answer"
@@ -92,21 +89,6 @@ class Example:
     history: tuple[str, ...]
     target: str
     candidates: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class TrainingSet:
-    """What an adapter is trained on.
-
-    Args:
-        name: Its run name, e.g. "beauty_sports".
-        domains: The domains it holds, by name.
-        rows: `domain` and the columns of `Domain.rows`, in training order.
-    """
-
-    name: str
-    domains: dict[str, Domain]
-    rows: pl.DataFrame
 
 
 def write_domain(folder: Path, domain: Domain) -> None:
@@ -234,40 +216,6 @@ def candidates_sha256(examples: Iterable[Example]) -> str:
     """
     lines = sorted(json.dumps([e.user_id, e.target, sorted(e.candidates)], ensure_ascii=True) for e in examples)
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
-
-
-def read_training_set(folder: Path, manifest: Manifest, workspace: Workspace) -> TrainingSet:
-    """Read a built domain, or a mixed set with the domains it was made from.
-
-    Args:
-        folder: The version folder.
-        manifest: Its manifest; that of a mixed set names its domains as inputs `domain:<name>`.
-        workspace: Where those lie.
-
-    Returns:
-        The set.
-
-    Raises:
-        ArtifactError: A domain is gone or was changed since, or a file cannot be read.
-    """
-    if manifest.stage == "build":
-        domain = read_domain(folder)
-        rows = domain.rows.select(pl.lit(domain.name).alias(DOMAIN), pl.all())
-        return TrainingSet(manifest.name, {domain.name: domain}, rows)
-    domains = {}
-    for item in manifest.inputs:
-        role, _, name = item["role"].partition(":")
-        if role == DOMAIN:
-            domains[name] = read_domain(_unchanged(workspace.root / item["path"], item, manifest), name)
-    return TrainingSet(manifest.name, domains, read_frame(folder / ROWS_FILE))
-
-
-def _unchanged(folder: Path, item: dict[str, str], mixed: Manifest) -> Path:
-    now = read_manifest(folder)
-    if now is None or now.content_sha256 != item["content_sha256"]:
-        state = "is gone" if now is None else "is not the one it was"
-        raise ArtifactError(f"{mixed.name} was mixed from {folder}, which {state}", fix=f"recmerge data mix {' '.join(mixed.facts.get('domains', []))}")
-    return folder
 
 
 def training_events(domain: Domain) -> pl.DataFrame:

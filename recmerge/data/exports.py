@@ -8,9 +8,10 @@ from pathlib import Path
 import polars as pl
 
 from recmerge.data.building import PUBLISHED
-from recmerge.data.dataset import Domain, TrainingSet, examples
+from recmerge.data.dataset import Domain, examples
 from recmerge.data.prompts import Chat, render_answer, render_listwise, render_published
 from recmerge.data.titles import plain_line
+from recmerge.data.training_set import TrainingSet
 from recmerge.names import BRAND, CATEGORY, DOMAIN, ITEM_ID, POSITION, SPLIT, TIMESTAMP, TITLE, TRAIN, USER_ID, VALID
 
 _SLICE = 10_000

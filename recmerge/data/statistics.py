@@ -4,8 +4,9 @@ from typing import Any
 
 import polars as pl
 
-from recmerge.data.dataset import Domain, TrainingSet
+from recmerge.data.dataset import Domain
 from recmerge.data.splitting import N_EVENTS, TIED
+from recmerge.data.training_set import TrainingSet
 from recmerge.names import CANDIDATES, DOMAIN, ITEM_ID, TIMESTAMP, TITLE
 
 PERCENTILES = (0, 5, 25, 50, 75, 95, 99, 100)

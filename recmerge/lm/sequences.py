@@ -4,7 +4,7 @@ from collections import defaultdict
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from recmerge.data.dataset import TrainingSet
+from recmerge.data.training_set import TrainingSet
 from recmerge.errors import DataError
 from recmerge.lm.encoding import Encoder
 

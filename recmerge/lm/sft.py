@@ -1,26 +1,23 @@
 """Supervised fine-tuning of a LoRA with TRL's SFTTrainer: progress, a loss curve, and resumption."""
 
 import json
-import math
 import shutil
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from datasets import Dataset
-from transformers import TrainerCallback
+from transformers import EarlyStoppingCallback
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from trl import SFTConfig, SFTTrainer
 
-from recmerge.errors import ConfigError, GateError, Interrupted
-from recmerge.lm.checkpoints import mark_complete, newest_whole, step_of
+from recmerge.errors import ConfigError, Interrupted
+from recmerge.lm.checkpoints import newest_whole, step_of
 from recmerge.lm.sequences import Sequences
-from recmerge.names import LOSS_FILE
-from recmerge.runs.reporter import Bar, Reporter
+from recmerge.lm.validation import Validation
+from recmerge.lm.watcher import Watcher, forget_after, read_losses
+from recmerge.names import LOSS_FILE, VALID_LOSS_FILE
+from recmerge.runs.reporter import Reporter
 
 CHECKPOINTS = "checkpoints"
 
@@ -41,7 +38,9 @@ class SftSettings:
         max_grad_norm: Gradients are clipped to this norm.
         bf16: Mixed precision in bfloat16.
         gradient_checkpointing: Trade time for memory.
-        save_every: Steps between checkpoints.
+        save_every: Steps between checkpoints; without effect where there is patience.
+        patience: Evaluations in a row without a lower validation loss that end training; None: no evaluation.
+        eval_every: Steps between evaluations.
         zero_loss_steps: Stop when the loss is exactly 0 this often in a row.
         seed: Of batch order and dropout.
         use_cpu: Stay on the CPU even where there is a GPU.
@@ -60,6 +59,8 @@ class SftSettings:
     bf16: bool
     gradient_checkpointing: bool
     save_every: int
+    patience: int | None
+    eval_every: int
     zero_loss_steps: int
     seed: int
     use_cpu: bool
@@ -72,19 +73,32 @@ class SftOutcome:
 
     Args:
         steps: Optimiser steps in all.
+        best_step: The step whose adapter is kept: that of the lowest validation loss, else the last.
+        validation_loss: Of that step, nats per token; None without validation.
         resumed_from: The step it went on from; 0 for a straight run.
         final_loss: Mean loss of the last tenth of the steps.
         seconds: Spent in this process.
     """
 
     steps: int
+    best_step: int
+    validation_loss: float | None
     resumed_from: int
     final_loss: float
     seconds: float
 
 
 def train_lora(
-    model: Any, tokenizer: Any, sequences: Sequences, settings: SftSettings, folder: Path, reporter: Reporter, *, resume_command: str, world_size: int = 1
+    model: Any,
+    tokenizer: Any,
+    sequences: Sequences,
+    validation: Validation | None,
+    settings: SftSettings,
+    folder: Path,
+    reporter: Reporter,
+    *,
+    resume_command: str,
+    world_size: int = 1,
 ) -> SftOutcome:
     """Train the adapter that is on the model, going on from the newest whole checkpoint below `folder`.
 
@@ -92,8 +106,9 @@ def train_lora(
         model: A peft model.
         tokenizer: Its tokenizer.
         sequences: What to train on.
+        validation: What tells when to stop; needed where settings have patience.
         settings: How.
-        folder: The run's folder; gets `checkpoints/` and `loss.jsonl`.
+        folder: The run's folder; gets `checkpoints/`, `loss.jsonl` and with validation `valid_loss.jsonl`.
         reporter: Where progress goes.
         resume_command: Shown when a signal stops training.
         world_size: Processes that train together.
@@ -107,16 +122,19 @@ def train_lora(
     """
     checkpoint = newest_whole(folder / CHECKPOINTS, reporter)
     start = step_of(checkpoint) if checkpoint else 0
-    _forget_after(folder / LOSS_FILE, start)
-    watcher = _Watcher(folder / LOSS_FILE, settings.zero_loss_steps, reporter, start)
+    for name in (LOSS_FILE, VALID_LOSS_FILE):
+        forget_after(folder / name, start)
+    watcher = Watcher(folder / LOSS_FILE, settings.zero_loss_steps, reporter, start)
     dataset = Dataset.from_dict({"input_ids": sequences.input_ids, "labels": sequences.labels})
-    trainer = SFTTrainer(
+    trainer = _Trainer(
         model=model,
         args=_sft_config(settings, folder, world_size),
         train_dataset=dataset,
+        eval_dataset=dataset.select([0]) if validation else None,  # asked for by the base class, read by none: see `evaluate`
         processing_class=tokenizer,
-        callbacks=[watcher],
+        callbacks=[watcher, *([EarlyStoppingCallback(settings.patience)] if settings.patience else [])],
     )
+    trainer.validation, trainer.valid_path = validation, folder / VALID_LOSS_FILE
     for noisy in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(noisy)
     with watcher.stop_on_signal():
@@ -126,7 +144,28 @@ def train_lora(
         raise Interrupted(watcher.signum, f"training stopped at step {done} of {total}; a checkpoint is saved", fix=f"go on with: {resume_command}")
     losses = read_losses(folder / LOSS_FILE)
     tail = losses[-max(1, len(losses) // 10) :]
-    return SftOutcome(trainer.state.global_step, start, sum(tail) / len(tail), float(result.metrics.get("train_runtime", 0.0)))
+    last, best = trainer.state.global_step, trainer.state.best_global_step or trainer.state.global_step
+    seconds = float(result.metrics.get("train_runtime", 0.0))
+    return SftOutcome(last, best, trainer.state.best_metric, start, sum(tail) / len(tail), seconds)
+
+
+class _Trainer(SFTTrainer):  # type: ignore[misc]
+    """Chooses by our validation loss: the answer alone, every domain alike."""
+
+    validation: Validation | None = None
+    valid_path: Path
+
+    def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
+        """Measure, note and report the validation loss."""
+        assert self.validation is not None
+        by_domain = self.validation.losses(self.model)
+        loss = sum(by_domain.values()) / len(by_domain)
+        if self.state.is_world_process_zero:
+            with self.valid_path.open("a", encoding="utf-8") as f:
+                f.write(json.dumps({"step": self.state.global_step, "loss": loss, "domains": by_domain}) + "\n")
+        metrics = {"eval_loss": loss}
+        self.control: Any = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
 
 
 def _sft_config(s: SftSettings, folder: Path, world_size: int) -> SFTConfig:
@@ -150,7 +189,7 @@ def _sft_config(s: SftSettings, folder: Path, world_size: int) -> SFTConfig:
         "bf16": s.bf16,
         "gradient_checkpointing": s.gradient_checkpointing,
         "save_strategy": "steps",
-        "save_steps": s.save_every,
+        "save_steps": s.eval_every if s.patience else s.save_every,
         "save_total_limit": 2,
         "logging_steps": 1,
         "logging_nan_inf_filter": False,  # the filter would hide a NaN from us
@@ -166,6 +205,9 @@ def _sft_config(s: SftSettings, folder: Path, world_size: int) -> SFTConfig:
         "dataset_kwargs": {"skip_prepare_dataset": True},
         "remove_unused_columns": False,
     }
+    if s.patience:
+        best = {"load_best_model_at_end": True, "metric_for_best_model": "eval_loss", "greater_is_better": False}
+        ours |= {"eval_strategy": "steps", "eval_steps": s.eval_every, **best}
     clash = sorted(ours.keys() & s.extra.keys())
     if clash:
         raise ConfigError(f"sft.{clash[0]} is set by recmerge itself", fix="use recmerge's own setting for it")
@@ -173,100 +215,6 @@ def _sft_config(s: SftSettings, folder: Path, world_size: int) -> SFTConfig:
         return SFTConfig(**ours, **s.extra)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"sft: {' '.join(str(error).split())[:200]}", fix="use keyword arguments of trl.SFTConfig") from error
-
-
-class _Watcher(TrainerCallback):
-    """Writes the loss curve, marks checkpoints whole, shows progress, and stops on signals or a sick loss."""
-
-    def __init__(self, loss_path: Path, zero_limit: int, reporter: Reporter, start: int) -> None:
-        self.loss_path, self.zero_limit, self.reporter, self.start = loss_path, zero_limit, reporter, start
-        self.signum = 0
-        self.zeros = 0
-        self._bar: Any = None
-        self._advance: Bar | None = None
-
-    @contextmanager
-    def stop_on_signal(self) -> Iterator[None]:
-        """Let SIGINT and SIGTERM end training after the current step, with a checkpoint; a second one ends it at once."""
-
-        def note(signum: int, frame: object) -> None:
-            if self.signum:
-                raise Interrupted(signum, "training stopped at once; the last checkpoint is kept")
-            self.signum = signum
-            self.reporter.say("stopping after this step; saving a checkpoint")
-
-        before = {}
-        try:
-            for number in (signal.SIGINT, signal.SIGTERM):
-                before[number] = signal.signal(number, note)
-        except ValueError:  # not the main thread: no handlers
-            before = {}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-            if self._bar is not None:
-                self._bar.__exit__(None, None, None)
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Open the bar."""
-        if state.is_world_process_zero:
-            self._bar = self.reporter.bar("training", state.max_steps, self.start)
-            self._advance = self._bar.__enter__()
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Ask for a checkpoint and the end where a signal came."""
-        if self.signum:
-            control.should_save = True
-            control.should_training_stop = True
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
-        """Check and write one step's loss."""
-        if not logs or "loss" not in logs:
-            return
-        loss = float(logs["loss"])
-        self.zeros = self.zeros + 1 if loss == 0.0 else 0
-        if not math.isfinite(loss) or self.zeros >= self.zero_limit:
-            what = f"is {loss}" if not math.isfinite(loss) else f"was exactly 0 for {self.zeros} steps"
-            raise GateError(
-                f"the loss {what} at step {state.global_step}; training stopped", fix="lower learning_rate, or look at the data; earlier checkpoints are kept"
-            )
-        if state.is_world_process_zero:
-            keys = ("loss", "learning_rate", "grad_norm", "epoch")
-            line = {"step": state.global_step, **{k: float(logs[k]) for k in keys if k in logs}}
-            with self.loss_path.open("a", encoding="utf-8") as f:
-                f.write(json.dumps(line) + "\n")
-            if self._advance is not None:
-                self._advance.advance(1, f"loss {loss:.3f}")
-
-    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Mark the new checkpoint whole, once every process has written its part."""
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            torch.distributed.barrier()
-        if state.is_world_process_zero:
-            mark_complete(Path(args.output_dir) / f"checkpoint-{state.global_step}")
-
-
-def read_losses(path: Path) -> list[float]:
-    """Return the loss of every step of a loss curve."""
-    if not path.is_file():
-        return []
-    return [json.loads(line)["loss"] for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-
-
-def _forget_after(path: Path, step: int) -> None:
-    """Drop the loss curve's lines after a step, and a torn last line: they will be written again."""
-    if not path.is_file():
-        return
-    kept = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            if json.loads(line)["step"] <= step:
-                kept.append(line)
-        except (ValueError, KeyError):
-            break
-    path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
 
 
 def save_adapter(model: Any, folder: Path) -> None:

@@ -8,7 +8,8 @@ import polars as pl
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from recmerge.data.dataset import Domain, Example, TrainingSet, training_events
+from recmerge.data.dataset import Domain, Example, training_events
+from recmerge.data.training_set import TrainingSet
 from recmerge.errors import ArtifactError
 from recmerge.names import ITEM_ID
 from recmerge.rankers.protocol import TRAIN_AGAIN, Scores, empty_scores, read_card, training_domains, write_card

@@ -8,7 +8,8 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from recmerge.data.dataset import Domain, Example, TrainingSet
+from recmerge.data.dataset import Domain, Example
+from recmerge.data.training_set import TrainingSet
 from recmerge.errors import ArtifactError
 
 Scores = npt.NDArray[np.float64]

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from recmerge.data.dataset import Domain, Example, TrainingSet
+from recmerge.data.dataset import Domain, Example
 from recmerge.data.draws import combine, text_key, text_keys
+from recmerge.data.training_set import TrainingSet
 from recmerge.rankers.protocol import Scores, empty_scores, read_card, write_card
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from recmerge.data.checks import check_set
-from recmerge.data.dataset import TrainingSet, read_training_set
+from recmerge.data.training_set import TrainingSet, read_training_set
 from recmerge.errors import DataError
 from recmerge.names import DOMAIN, STAGE_DIRS
 from recmerge.runs.manifest import Manifest, list_outputs, read_manifest

@@ -9,7 +9,7 @@ from recmerge.config.train import TrainConfig
 from recmerge.errors import ConflictError
 from recmerge.lm.base import BaseRef, fingerprint, load_model, load_tokenizer, pick_device, tokenizer_sha256
 from recmerge.lm.encoding import Encoder, PromptSettings
-from recmerge.names import ADAPTER_CARD, ADAPTER_DIR, LOSS_FILE
+from recmerge.names import ADAPTER_CARD, ADAPTER_DIR, LOSS_FILE, VALID_LOSS_FILE
 from recmerge.runs.directory import Run, check_unchanged, find_done, find_unfinished, write_text
 from recmerge.runs.manifest import RunSpec, code_version
 from recmerge.runs.reporter import Reporter, SilentReporter
@@ -81,11 +81,12 @@ def plan_train(config: TrainConfig, workspace: Workspace, ref: str, name: str | 
             name += "-" + base_label(workspace, config.base)
     check_name(name)
     inputs = (data.as_input("data", workspace), base_input(workspace, base, fingerprint(base)))
-    code = code_version("lm", "data/prompts.py", "data/dataset.py", "stages/train.py")
+    code = code_version("lm", "data/prompts.py", "data/dataset.py", "data/training_set.py", "stages/train.py")
     seeds = {"seed": config.seed, "init_seed": config.lora.init_seed}
     spec = RunSpec("train", name, config.resolved(), inputs, code, seeds, IGNORED)
-    outputs = (f"{ADAPTER_DIR}/adapter_model.safetensors", f"{ADAPTER_DIR}/adapter_config.json", f"{ADAPTER_DIR}/{ADAPTER_CARD}", LOSS_FILE)
-    return TrainJob(Plan(spec, outputs), data, base, config)
+    outputs = [f"{ADAPTER_DIR}/adapter_model.safetensors", f"{ADAPTER_DIR}/adapter_config.json", f"{ADAPTER_DIR}/{ADAPTER_CARD}", LOSS_FILE]
+    outputs += [VALID_LOSS_FILE] if config.patience else []
+    return TrainJob(Plan(spec, tuple(outputs)), data, base, config)
 
 
 def with_resume(job: TrainJob, workspace: Workspace, reporter: Reporter, *, anyway: bool) -> TrainJob:
@@ -146,6 +147,8 @@ def run_train(job: TrainJob, run: Run) -> None:
         tokenizer_sha256=trained.tokenizer_sha,
         counts=trained.counts,
         steps=trained.outcome.steps,
+        best_step=trained.outcome.best_step,
+        validation_loss=trained.outcome.validation_loss,
         resumed_from=trained.outcome.resumed_from,
         final_loss=trained.outcome.final_loss,
         parameters_trained=sum(p.numel() for p in trained.model.parameters() if p.requires_grad),
@@ -174,16 +177,19 @@ class _Trained:
 def _train(job: TrainJob, folder: Path, workspace: Workspace, reporter: Reporter) -> _Trained:
     import torch
 
-    from recmerge.data.dataset import read_training_set
+    from recmerge.data.training_set import limit_buyers, read_training_set
     from recmerge.lm.lora import init_sha256, new_lora
     from recmerge.lm.sequences import build_sequences
     from recmerge.lm.sft import train_lora
+    from recmerge.lm.validation import Validation
 
     config = job.config
     device = pick_device(config.device)
-    data = read_training_set(job.data.path, job.data.manifest, workspace)
+    data, buyers = limit_buyers(read_training_set(job.data.path, job.data.manifest, workspace), config.buyers)
     tokenizer = load_tokenizer(job.base)
-    sequences = build_sequences(data, Encoder(tokenizer, PromptSettings(**config.prompt.model_dump())), config.max_rows)
+    encoder = Encoder(tokenizer, PromptSettings(**config.prompt.model_dump()))
+    sequences = build_sequences(data, encoder, config.max_rows)
+    validation = Validation(data.domains, encoder, config.eval_buyers, buyers) if config.patience else None
     dtype = torch.bfloat16 if config.precision == "bf16" else torch.float32
     model = load_model(job.base, device, dtype)
     lora = config.lora.model_dump()
@@ -193,6 +199,7 @@ def _train(job: TrainJob, folder: Path, workspace: Workspace, reporter: Reporter
         model,
         tokenizer,
         sequences,
+        validation,
         _sft_settings(config, device),
         folder,
         reporter,
@@ -208,7 +215,7 @@ def _sft_settings(config: TrainConfig, device: Any) -> Any:
     from recmerge.lm.sft import SftSettings
 
     same = ("epochs", "steps", "batch_size", "micro_batch_size", "learning_rate", "scheduler", "warmup_ratio", "weight_decay", "max_grad_norm")
-    more = ("gradient_checkpointing", "save_every", "zero_loss_steps", "seed")
+    more = ("gradient_checkpointing", "save_every", "patience", "eval_every", "zero_loss_steps", "seed")
     values = {key: getattr(config, key) for key in same + more}
     return SftSettings(**values, bf16=config.precision == "bf16", use_cpu=device.type == "cpu", extra=dict(config.sft))
 

@@ -26,7 +26,7 @@ def plan_train_ranker(config: TrainConfig, workspace: Workspace, ref: str, name:
     new_ranker(config.ranker, seed=config.seed)  # refuses an unknown name before anything is written
     data = resolve(workspace, ref, ["build"], kind="domain", hint=f"recmerge data build {ref} --config CONFIG")
     name = check_name(name or f"{data.manifest.name}-{config.ranker}")
-    code = code_version("rankers", "data/dataset.py", "stages/train_ranker.py")
+    code = code_version("rankers", "data/dataset.py", "data/training_set.py", "stages/train_ranker.py")
     settings = {"ranker": config.ranker, "seed": config.seed}
     spec = RunSpec("train", name, settings, (data.as_input("data", workspace),), code, {"seed": config.seed})
     return Plan(spec, ("ranker/",))

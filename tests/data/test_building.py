@@ -7,9 +7,10 @@ import pytest
 
 from recmerge.data.building import build_clean, build_published
 from recmerge.data.checks import check_set
-from recmerge.data.dataset import DOMAIN_FILES, Domain, TrainingSet, write_domain
+from recmerge.data.dataset import DOMAIN_FILES, Domain, write_domain
 from recmerge.data.sources import RawTables
 from recmerge.data.sources.raw import Rejects
+from recmerge.data.training_set import TrainingSet
 from recmerge.errors import DataError
 
 

@@ -6,8 +6,9 @@ import pytest
 
 from recmerge.data.building import build_clean
 from recmerge.data.checks import check_set, shared_users
-from recmerge.data.dataset import Domain, TrainingSet
+from recmerge.data.dataset import Domain
 from recmerge.data.sources import RawTables
+from recmerge.data.training_set import TrainingSet
 
 
 @pytest.fixture

@@ -7,9 +7,10 @@ import polars as pl
 import pytest
 
 from recmerge.data.building import build_clean, build_published
-from recmerge.data.dataset import Domain, TrainingSet
+from recmerge.data.dataset import Domain
 from recmerge.data.exports import export_llamafactory, export_recbole, export_trl
 from recmerge.data.sources import RawTables
+from recmerge.data.training_set import TrainingSet
 
 
 def as_set(domain: Domain) -> TrainingSet:

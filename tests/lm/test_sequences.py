@@ -3,7 +3,8 @@
 import polars as pl
 import pytest
 
-from recmerge.data.dataset import Domain, TrainingSet
+from recmerge.data.dataset import Domain
+from recmerge.data.training_set import TrainingSet
 from recmerge.errors import DataError
 from recmerge.lm.encoding import Encoder, PromptSettings
 from recmerge.lm.sequences import IGNORE, build_sequences

@@ -7,12 +7,13 @@ from types import SimpleNamespace
 import pytest
 
 from recmerge.errors import ConfigError, GateError
-from recmerge.lm.sft import SftSettings, _forget_after, _sft_config, _Watcher, read_losses
+from recmerge.lm.sft import SftSettings, _sft_config
+from recmerge.lm.watcher import Watcher, forget_after, read_losses
 from recmerge.runs import SilentReporter
 
 
 def watch(path: Path, losses: list[float], limit: int = 3) -> None:
-    watcher = _Watcher(path / "loss.jsonl", limit, SilentReporter(), 0)
+    watcher = Watcher(path / "loss.jsonl", limit, SilentReporter(), 0)
     for step, loss in enumerate(losses, start=1):
         watcher.on_log(None, SimpleNamespace(global_step=step, is_world_process_zero=True), None, logs={"loss": loss})
 
@@ -33,7 +34,7 @@ def test_a_loss_of_exactly_zero_stops_after_some_steps(tmp_path: Path) -> None:
 def test_the_curve_is_cut_back_to_the_checkpoint(tmp_path: Path) -> None:
     path = tmp_path / "loss.jsonl"
     path.write_text("".join(json.dumps({"step": s, "loss": float(s)}) + "\n" for s in range(1, 6)) + '{"step": 6, "lo')
-    _forget_after(path, 3)
+    forget_after(path, 3)
     assert read_losses(path) == [1.0, 2.0, 3.0]
 
 
@@ -51,6 +52,8 @@ def settings(**changes: object) -> SftSettings:
         "bf16": False,
         "gradient_checkpointing": False,
         "save_every": 2,
+        "patience": None,
+        "eval_every": 2,
         "zero_loss_steps": 5,
         "seed": 1,
         "use_cpu": True,

@@ -6,7 +6,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from recmerge.data.dataset import Domain, Example, TrainingSet
+from recmerge.data.dataset import Domain, Example
+from recmerge.data.training_set import TrainingSet
 from recmerge.errors import ArtifactError, UsageError
 from recmerge.rankers import RANKERS, load_ranker, new_ranker, save_ranker
 

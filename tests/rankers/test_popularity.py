@@ -1,7 +1,8 @@
 import polars as pl
 import pytest
 
-from recmerge.data.dataset import Domain, Example, TrainingSet
+from recmerge.data.dataset import Domain, Example
+from recmerge.data.training_set import TrainingSet
 from recmerge.rankers.popularity import PopularityRanker
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from recmerge.data.dataset import read_training_set
+from recmerge.data.training_set import read_training_set
 from recmerge.runs import Workspace, resolve
 
 Cli = Callable[..., tuple[int, str, str]]

@@ -45,12 +45,12 @@ def trained(root: Path, tiny_base: Path) -> Path:
     return root / "runs/train/straight/v001"
 
 
-def words(base: Path, name: str, *more: str) -> list[str]:
-    return ["train", "sports_beauty", "--base", str(base), "--name", name, *QUICK, *more]
+def words(base: Path, name: str, *more: str, data: str = "sports_beauty") -> list[str]:
+    return ["train", data, "--base", str(base), "--name", name, *QUICK, *more]
 
 
-def start(root: Path, base: Path, name: str, *more: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "recmerge", *words(base, name, *more)]
+def start(root: Path, base: Path, name: str, *more: str, data: str = "sports_beauty") -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "recmerge", *words(base, name, *more, data=data)]
     return subprocess.Popen(command, env={**os.environ, "RECMERGE_WORKSPACE": str(root)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
