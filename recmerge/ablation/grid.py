@@ -28,6 +28,14 @@ class Point:
         """Return this point's settings of a stage, without the stage's name."""
         return {key.partition(".")[2]: value for key, value in self.settings.items() if key.startswith(stage + ".")}
 
+    def with_seed(self, seed: int) -> "Point":
+        """Return this point with another seed of training, shown in names wherever any seed is."""
+        return Point({**self.settings, SEED: seed}, self.varied | {SEED})
+
+    def without_seed(self) -> "Point":
+        """Return this point for what is made of several seeds."""
+        return Point({k: v for k, v in self.settings.items() if k != SEED}, self.varied)
+
     def suffix(self, stages: Collection[str]) -> str:
         """Return what a run's name ends in so that points that differ in these stages differ in name."""
         shown = [k for k in self.settings if k in self.varied and k.partition(".")[0] in stages]

@@ -1,6 +1,7 @@
 """From an ablation's settings to its graph of commands."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,8 @@ class _Builder:
 
     def infer(self, label: str, system: SystemConfig, target: str, point: Point) -> str | None:
         """Add one system's rankings of a target; None where it makes no sense for that target."""
+        if system.merge is not None and system.merge.seeds is not None:
+            point = point.without_seed()  # a soup is the same whatever the point's own seed
         stages = {"infer"}
         needs = [self.build(target)]
         command: list[str | Use] = ["infer", Use((needs[0],))]
@@ -83,22 +86,26 @@ class _Builder:
 
     def _adapter(self, label: str, system: SystemConfig, target: str, point: Point, stages: set[str]) -> "str | _Made | None":
         """Add what makes a system's adapter; note the stages whose settings matter to it."""
+        own = _Own(slug(label), flatten(system.train)) if system.train else None
         if system.merge is not None:
-            return self.merge(label, system.merge, target, point, stages)
+            return self.merge(label, system.merge, target, point, stages, own)
         refs = "_".join(system.union or ()) or system.adapter or ""
-        return self._one_adapter(refs, system.union, target, point, stages)
+        return self._one_adapter(refs, system.union, target, point, stages, own)
 
-    def merge(self, label: str, merge: MergeSystemConfig, target: str, point: Point, stages: set[str]) -> "_Made | None":
+    def merge(self, label: str, merge: MergeSystemConfig, target: str, point: Point, stages: set[str], own: "_Own | None" = None) -> "_Made | None":
         """Add a merge and the adapters it is made of."""
         if merge.adapters is not None:
             names = merge.adapters
         else:
-            own = (merge.target or "").replace(TARGET_MARK, target)
+            alone = (merge.target or "").replace(TARGET_MARK, target)
             sources = merge.sources if merge.sources is not None else self.config.data.domains
-            names = [own, *(f"{own}_{s}" for s in sources if s.replace(TARGET_MARK, target) != own)]
+            names = [alone, *(f"{alone}_{s}" for s in sources if s.replace(TARGET_MARK, target) != alone)]
         words: list[str] = []
         keys: list[str] = []
-        parts = [self._one_adapter(name, None, target, point, stages) for name in names]
+        if merge.seeds is None:
+            parts = [self._one_adapter(name, None, target, point, stages, own) for name in names]
+        else:
+            parts = [self._one_adapter(names[0], None, target, point.with_seed(seed), stages, own) for seed in merge.seeds]
         if any(part is None for part in parts):
             return None
         stages.add("merge")
@@ -117,7 +124,9 @@ class _Builder:
         command += set_words(overrides)
         return _made(self.graph.add(Cell("merge", name, tuple(command), needs=tuple(keys), labels={"system": label, "target": target})))
 
-    def _one_adapter(self, ref: str, union: Sequence[str] | None, target: str, point: Point, stages: set[str]) -> "str | _Made | None":
+    def _one_adapter(
+        self, ref: str, union: Sequence[str] | None, target: str, point: Point, stages: set[str], own: "_Own | None" = None
+    ) -> "str | _Made | None":
         ref = ref.replace(TARGET_MARK, target)
         if "/" in ref or "@" in ref:
             return ref  # an adapter that exists already
@@ -130,7 +139,7 @@ class _Builder:
         if len(set(domains)) < len(domains):
             return None  # the target as its own source
         stages |= {"train", "mix"} if len(domains) > 1 else {"train"}
-        return _made(self.train(sorted(domains), point))
+        return _made(self.train(sorted(domains), point, own))
 
     def _domains_in(self, ref: str) -> list[str]:
         """Split `sports_beauty` into domains; a domain may hold a '_' itself."""
@@ -140,13 +149,14 @@ class _Builder:
             raise ConfigError(unknown_name("adapter", ref, known), fix="join domains of data.domains by '_', or give a path or name@vNNN")
         return found
 
-    def train(self, domains: Sequence[str], point: Point) -> str:
+    def train(self, domains: Sequence[str], point: Point, own: "_Own | None" = None) -> str:
         """Add the training of one adapter on one domain, hybrid or union."""
         data = self.build(domains[0]) if len(domains) == 1 else self.mix(domains, point)
         mixed = {"mix"} if len(domains) > 1 else set()
         base = flatten(self.config.train.set).get("base")
         name = "_".join(domains) + (f"-{Path(str(base)).name}" if base else "") + point.suffix({"train", *mixed})
-        command: list[str | Use] = ["train", Use((data,)), *self._settings(self.config.train, point.overrides("train"))]
+        name += f"-{own.label}" if own else ""
+        command: list[str | Use] = ["train", Use((data,)), *self._settings(self.config.train, {**point.overrides("train"), **(own.settings if own else {})})]
         command += ["--name", name] if name != self.graph.cells[data].name else []
         return self.graph.add(Cell("train", name, tuple(command), needs=(data,), labels={"data": "_".join(domains), "point": point.label()}))
 
@@ -179,6 +189,14 @@ class _Builder:
         trained = load(TrainConfig, "train", self._config_ref(ref), {}, set_words(self.config.train.set)[1::2])
         prompt = trained.prompt.model_dump(exclude_defaults=True)
         return ["--base", system.base or trained.base, *set_words({f"prompt.{k}": v for k, v in prompt.items()})]
+
+
+@dataclass(frozen=True)
+class _Own:
+    """Settings of training that one system has for itself, and what its runs are called by."""
+
+    label: str
+    settings: dict[str, Any]
 
 
 class _Made:

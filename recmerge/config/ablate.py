@@ -32,6 +32,7 @@ class MergeSystemConfig(Settings):
     adapters: list[str] | None = Field(None, min_length=1, description="data sets whose adapters are merged, e.g. {target}, {target}_beauty")
     target: str | None = Field(None, description="with sources: {target} merges the target's own adapter and every hybrid")
     sources: list[str] | None = Field(None, description="null: all other domains")
+    seeds: list[int] | None = Field(None, min_length=2, description="with one of adapters: a soup of its trainings with these seeds")
     method: str = "weaverec"
     weights: list[float] | None = None
     rank_out: str | None = None
@@ -42,6 +43,8 @@ class MergeSystemConfig(Settings):
             raise ValueError("give either adapters, or target and sources")
         if self.sources is not None and self.target is None:
             raise ValueError("sources go with target")
+        if self.seeds is not None and (len(self.adapters or ()) != 1 or len(set(self.seeds)) < len(self.seeds)):
+            raise ValueError("seeds make a soup of one adapter, each seed once")
         return self
 
 
@@ -53,6 +56,7 @@ class SystemConfig(Settings):
     union: list[str] | None = Field(None, min_length=1, description="one adapter trained on all of these domains together")
     ranker: str | None = None
     base: str | None = Field(None, description="with adapter none: the base model; null: the one that is trained on")
+    train: dict[str, Any] = Field(default_factory=dict, description="settings of train for this system's adapters alone")
     set: dict[str, Any] = Field(default_factory=dict, description="settings of infer for this system alone")
 
     @model_validator(mode="after")
@@ -62,6 +66,8 @@ class SystemConfig(Settings):
             raise ValueError(f"give exactly one of adapter, merge, union and ranker, not {' and '.join(given) or 'none of them'}")
         if self.base is not None and self.adapter != NO_ADAPTER:
             raise ValueError("base goes with adapter: none")
+        if self.train and (self.ranker is not None or self.adapter == NO_ADAPTER):
+            raise ValueError("train goes with an adapter that is trained")
         return self
 
 

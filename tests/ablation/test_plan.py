@@ -176,3 +176,40 @@ def test_settings_that_make_no_sense_are_refused(change: dict[str, Any], said: s
     with pytest.raises(ValidationError) as error:
         AblateConfig.model_validate({**settings, **change})
     assert said in str(error.value)
+
+
+def test_a_soup_is_the_trainings_of_other_seeds_merged_once():
+    soup = {"merge": {"adapters": ["{target}"], "seeds": [1, 2, 3], "method": "product"}}
+    graph = plan({"own": {"adapter": "{target}"}, "soup": soup}, seeds=[1, 2])
+    assert lines(graph, "train") == [f"train sports --set seed={s} --name sports-seed{s}" for s in (1, 2, 3)]
+    assert lines(graph, "merge") == ["merge --adapters sports-seed1,sports-seed2,sports-seed3 --method product --name sports-soup"]
+    assert [c.name for c in graph if c.kind == "infer"] == ["sports-own-seed1", "sports-soup", "sports-own-seed2"]
+    assert lines(graph, "eval")[1] == "eval sports-own-seed2 sports-soup --name x-sports-seed2"
+
+
+def test_a_soup_without_a_grid_of_seeds_has_names_of_its_own():
+    graph = plan({"own": {"adapter": "{target}"}, "soup": {"merge": {"adapters": ["{target}"], "seeds": [1, 2]}}})
+    assert [c.name for c in graph if c.kind == "train"] == ["sports", "sports-seed1", "sports-seed2"]
+
+
+def test_a_system_may_train_its_adapters_otherwise():
+    graph = plan({"own": {"adapter": "{target}"}, "three times as long": {"adapter": "{target}", "train": {"steps": 900, "lora": {"rank": 8}}}}, seeds=[5])
+    assert lines(graph, "train") == [
+        "train sports --set seed=5",
+        "train sports --set seed=5 --set steps=900 --set lora.rank=8 --name sports-three-times-as-long",
+    ]
+
+
+@pytest.mark.parametrize(
+    "system",
+    [
+        {"merge": {"adapters": ["sports", "beauty"], "seeds": [1, 2]}},
+        {"merge": {"adapters": ["sports"], "seeds": [1, 1]}},
+        {"merge": {"target": "sports", "seeds": [1, 2]}},
+        {"ranker": "popularity", "train": {"steps": 3}},
+        {"adapter": "none", "train": {"steps": 3}},
+    ],
+)
+def test_soups_and_trainings_that_mean_nothing(system: dict[str, Any]):
+    with pytest.raises(ValidationError, match=r"seeds make a soup|train goes with"):
+        plan({"odd": system})
