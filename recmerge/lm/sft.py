@@ -1,6 +1,5 @@
 """Supervised fine-tuning of a LoRA with TRL's SFTTrainer: progress, a loss curve, and resumption."""
 
-import json
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,11 +8,12 @@ from typing import Any
 from datasets import Dataset
 from transformers import EarlyStoppingCallback
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
-from trl import SFTConfig, SFTTrainer
+from trl import SFTConfig
 
 from recmerge.errors import ConfigError, Interrupted
 from recmerge.lm.checkpoints import newest_whole, step_of
 from recmerge.lm.sequences import Sequences
+from recmerge.lm.trainer import AdapterTrainer
 from recmerge.lm.validation import Validation
 from recmerge.lm.watcher import Watcher, forget_after, read_losses
 from recmerge.names import LOSS_FILE, VALID_LOSS_FILE
@@ -126,7 +126,7 @@ def train_lora(
         forget_after(folder / name, start)
     watcher = Watcher(folder / LOSS_FILE, settings.zero_loss_steps, reporter, start)
     dataset = Dataset.from_dict({"input_ids": sequences.input_ids, "labels": sequences.labels})
-    trainer = _Trainer(
+    trainer = AdapterTrainer(
         model=model,
         args=_sft_config(settings, folder, world_size),
         train_dataset=dataset,
@@ -147,25 +147,6 @@ def train_lora(
     last, best = trainer.state.global_step, trainer.state.best_global_step or trainer.state.global_step
     seconds = float(result.metrics.get("train_runtime", 0.0))
     return SftOutcome(last, best, trainer.state.best_metric, start, sum(tail) / len(tail), seconds)
-
-
-class _Trainer(SFTTrainer):  # type: ignore[misc]
-    """Chooses by our validation loss: the answer alone, every domain alike."""
-
-    validation: Validation | None = None
-    valid_path: Path
-
-    def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
-        """Measure, note and report the validation loss."""
-        assert self.validation is not None
-        by_domain = self.validation.losses(self.model)
-        loss = sum(by_domain.values()) / len(by_domain)
-        if self.state.is_world_process_zero:
-            with self.valid_path.open("a", encoding="utf-8") as f:
-                f.write(json.dumps({"step": self.state.global_step, "loss": loss, "domains": by_domain}) + "\n")
-        metrics = {"eval_loss": loss}
-        self.control: Any = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
-        return metrics
 
 
 def _sft_config(s: SftSettings, folder: Path, world_size: int) -> SFTConfig:

@@ -3,14 +3,18 @@
 from pathlib import Path
 
 from recmerge.errors import UsageError, unknown_name
+from recmerge.rankers.cooccurrence import CooccurrenceRanker
 from recmerge.rankers.popularity import PopularityRanker
 from recmerge.rankers.protocol import Ranker, Scores
 from recmerge.rankers.random import RandomRanker
+from recmerge.rankers.tfidf import TfidfRanker
 
 # A ranker of one's own: a file with a class of the protocol's shape, and a line here. Import torch inside its methods.
 RANKERS: dict[str, type[Ranker]] = {
     "random": RandomRanker,
     "popularity": PopularityRanker,
+    "tfidf": TfidfRanker,
+    "cooccurrence": CooccurrenceRanker,
 }
 RANKER_DIR = "ranker"  # of a trained ranker's run
 

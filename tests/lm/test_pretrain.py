@@ -12,7 +12,7 @@ from recmerge.lm.fused_loss import linear_cross_entropy
 from recmerge.lm.knowledge import measure_knowledge
 from recmerge.lm.muon import Muon, orthogonal
 from recmerge.lm.new_base import new_model, train_tokenizer
-from recmerge.lm.pretrain import Reading, next_token_loss, pretrain
+from recmerge.lm.pretrain import Reading, _Workers, next_token_loss, pretrain
 from recmerge.lm.shelves import CatalogueItem, Histories, Shelves, lay_out
 from recmerge.runs import SilentReporter
 
@@ -129,7 +129,16 @@ def learnt() -> tuple[torch.nn.Module, Reading]:
     model = new_model(tokenizer, hidden_size=16, layers=1, heads=2, kv_heads=2, intermediate_size=32, max_length=64, seed=0)
     shelves = Shelves([CatalogueItem("d", "red ball"), CatalogueItem("d", "blue kite")], 0.0)
     reading = Reading(encoder.plain(["red ball", "blue kite"]), [(shelves, 1.0)], encoder.start_ids, encoder.end_id, 64)
-    settings = {"steps": 60, "batch_size": 4, "learning_rate": 0.02, "muon_rate": 0.05, "warmup_ratio": 0.1, "weight_decay": 0.0, "seed": 0}
+    settings = {
+        "steps": 60,
+        "batch_size": 4,
+        "micro_batch_size": 2,
+        "learning_rate": 0.02,
+        "muon_rate": 0.05,
+        "warmup_ratio": 0.1,
+        "weight_decay": 0.0,
+        "seed": 0,
+    }
     result = pretrain(model, reading, settings, SilentReporter())
     assert result.curve[-1][1] < 0.5 < 4 < result.curve[0][1]
     return model, reading
@@ -156,3 +165,27 @@ def test_knowledge_is_what_greedy_decoding_completes(learnt: tuple[torch.nn.Modu
     begun = torch.tensor([[*reading.start_ids, *title[: max(1, len(title) // 2)]]])
     written = model.generate(begun, attention_mask=torch.ones_like(begun), do_sample=False, max_new_tokens=20, eos_token_id=reading.end_id, pad_token_id=0)
     assert tuple(written[0, len(reading.start_ids) :].tolist()) == (*title, reading.end_id)
+
+
+def test_parts_add_up_to_the_whole_batch_on_any_number_of_cores(learnt: tuple[torch.nn.Module, Reading]) -> None:
+    model, reading = learnt
+    rng, threads = random.Random(1), torch.get_num_threads()
+    rows = [reading.draw(rng)[: 3 + i] for i in range(7)]
+    model.zero_grad()
+    next_token_loss(model, rows).backward()
+    want = [p.grad.clone() for p in model.parameters()]
+    found = []
+    try:
+        for cores in (1, 2):
+            torch.set_num_threads(cores)
+            model.zero_grad()
+            with _Workers(model, part_size=3) as backward:
+                loss = backward(rows)
+            assert torch.get_num_threads() == cores
+            found.append([p.grad.clone() for p in model.parameters()])
+    finally:
+        torch.set_num_threads(threads)
+        model.zero_grad()
+    assert loss == pytest.approx(next_token_loss(model, rows).item(), abs=1e-5)
+    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(found[0], want, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
