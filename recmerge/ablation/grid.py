@@ -36,6 +36,10 @@ class Point:
         """Return this point for what is made of several seeds."""
         return Point({k: v for k, v in self.settings.items() if k != SEED}, self.varied)
 
+    def seed_labels(self) -> dict[str, str]:
+        """Return the seed and the label without it, by which the seeds of a point are found again; nothing where no seed is set."""
+        return {"seed": str(self.settings[SEED]), "group": self.without_seed().label()} if SEED in self.settings else {}
+
     def suffix(self, stages: Collection[str]) -> str:
         """Return what a run's name ends in so that points that differ in these stages differ in name."""
         shown = [k for k in self.settings if k in self.varied and k.partition(".")[0] in stages]

@@ -62,7 +62,7 @@ def build_rows(graph: Graph, outcomes: Mapping[str, Outcome], baseline: str | No
 def _rows_of(cell: Cell, graph: Graph, outcomes: Mapping[str, Outcome], baseline: str | None) -> list[Row]:
     target, point = cell.labels["target"], cell.labels["point"]
     outcome = outcomes[cell.key]
-    metrics = _metrics(outcome) if outcome.complete else {"runs": {}, "comparisons": []}
+    metrics = read_metrics(outcome) if outcome.complete else {"runs": {}, "comparisons": []}
     rows = []
     for key in cell.wants:
         label = graph.cells[key].labels["system"]
@@ -86,7 +86,8 @@ def _cause(key: str, graph: Graph, outcomes: Mapping[str, Outcome]) -> str:
     return next((_cause(need, graph, outcomes) for need in graph.cells[key].needs if not outcomes[need].complete), f"skipped: {key}")
 
 
-def _metrics(outcome: Outcome) -> dict[str, Any]:
+def read_metrics(outcome: Outcome) -> dict[str, Any]:
+    """Return the `metrics.json` of a complete evaluation."""
     document: dict[str, Any] = json.loads((Path(outcome.result["run_dir"]) / METRICS_FILE).read_text(encoding="utf-8"))
     return document
 

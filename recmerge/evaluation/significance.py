@@ -63,6 +63,32 @@ def bootstrap_means(values: Floats, n_samples: int = 2000, seed: int = 42) -> Fl
     return np.concatenate(parts) / len(values)
 
 
+def bootstrap_seeds(values: Floats, n_samples: int = 2000, seed: int = 42) -> Floats:
+    """Resample seeds and users with replacement, apart, and return the mean of each resample.
+
+    Source: Efron and Tibshirani (1993), chapter 8: two crossed samples, each resampled.
+    Departures: none. With few seeds the interval still leans on the users: three seeds say little about a fourth.
+
+    Args:
+        values: (S, U, M) one layer per seed of training, the same users in the same order.
+        n_samples: Resamples R.
+        seed: Equal seeds give equal resamples; two systems resampled alike can be subtracted.
+
+    Returns:
+        (R, M).
+
+    Raises:
+        ValueError: There is no seed or no user.
+    """
+    n_seeds, n_users, n_metrics = values.shape
+    if not n_seeds or not n_users:
+        raise ValueError("no seeds or no users to resample")
+    by_seed = bootstrap_means(values.transpose(1, 0, 2).reshape(n_users, -1), n_samples, seed).reshape(-1, n_seeds, n_metrics)
+    shares = np.random.default_rng(seed + 1).multinomial(n_seeds, np.full(n_seeds, 1 / n_seeds), size=n_samples) / n_seeds
+    means: Floats = np.einsum("rsm,rs->rm", by_seed, shares)
+    return means
+
+
 def interval(means: Floats, confidence: float = 0.95) -> Floats:
     """Return the percentile interval of bootstrap means.
 
@@ -104,10 +130,16 @@ def paired_differences(system: Floats, baseline: Floats, n_samples: int = 2000, 
     delta = system - baseline
     means = bootstrap_means(delta, n_samples, seed)
     low, high = interval(means)
-    below, above = (means <= 0).sum(axis=0), (means >= 0).sum(axis=0)
-    p = np.minimum(1.0, 2 * (np.minimum(below, above) + 1) / (n_samples + 1))
+    p = two_sided(means)
     detectable = detectable_difference(delta)
     return [Difference(float(delta[:, m].mean()), float(low[m]), float(high[m]), float(p[m]), float(detectable[m]), len(delta)) for m in range(delta.shape[1])]
+
+
+def two_sided(means: Floats) -> Floats:
+    """Return (M,) two-sided p values of resampled differences (S, M): twice the smaller share beyond zero, counts raised by one."""
+    below, above = (means <= 0).sum(axis=0), (means >= 0).sum(axis=0)
+    p: Floats = np.minimum(1.0, 2 * (np.minimum(below, above) + 1) / (len(means) + 1))
+    return p
 
 
 def detectable_difference(delta: Floats, alpha: float = 0.05, power: float = 0.8) -> Floats:
