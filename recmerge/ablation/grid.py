@@ -36,9 +36,11 @@ class Point:
         """Return this point for what is made of several seeds."""
         return Point({k: v for k, v in self.settings.items() if k != SEED}, self.varied)
 
-    def seed_labels(self) -> dict[str, str]:
-        """Return the seed and the label without it, by which the seeds of a point are found again; nothing where no seed is set."""
-        return {"seed": str(self.settings[SEED]), "group": self.without_seed().label()} if SEED in self.settings else {}
+    def labels(self) -> dict[str, str]:
+        """Return what an evaluation is labelled with: the point, what varies apart from the seed as JSON, and the seed where one is set."""
+        varied = {k: v for k, v in self.settings.items() if k in self.varied and k != SEED}
+        seed = {"seed": str(self.settings[SEED])} if SEED in self.settings else {}
+        return {"point": self.label(), "group": self.without_seed().label(), "settings": json.dumps(varied), **seed}
 
     def suffix(self, stages: Collection[str]) -> str:
         """Return what a run's name ends in so that points that differ in these stages differ in name."""

@@ -7,12 +7,13 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from recmerge.ablation.curves import setting_curves
 from recmerge.ablation.graph import Graph, Outcome
 from recmerge.ablation.table import CHANCE, Row, difference_cells, metric_names, shown_cells
 from recmerge.evaluation.report import Bar, BarChart, Line, LineChart, Note, Reference, Table, render_report
 from recmerge.evaluation.report.page import Section
 from recmerge.evaluation.report.provenance import lineage_section
-from recmerge.names import LOSS_FILE
+from recmerge.names import LOSS_FILE, VALID_LOSS_FILE
 from recmerge.runs.lineage import trace
 from recmerge.runs.manifest import package_versions, read_manifest
 from recmerge.runs.resolve import Found
@@ -41,6 +42,8 @@ def render_page(title: str, rows: Sequence[Row], graph: Graph, outcomes: Mapping
         The page's text.
     """
     sections: list[Section] = [Note(HONEST, title="How to read this"), *_failures(outcomes)]
+    for name in _BARS:
+        sections += setting_curves(rows, name)
     for name in _BARS:
         sections += _bar_charts(rows, name)
     sections += _tables(rows)
@@ -94,16 +97,24 @@ def _bar_charts(rows: Sequence[Row], name: str) -> list[Section]:
 
 
 def _loss_curves(graph: Graph, outcomes: Mapping[str, Outcome]) -> list[Section]:
-    lines = []
-    for cell in graph:
-        if cell.kind == "train" and outcomes[cell.key].complete:
-            records = _read_losses(Path(outcomes[cell.key].result["run_dir"]) / LOSS_FILE)
-            if records:
-                lines.append(Line(cell.name, [float(r["step"]) for r in records], [float(r["loss"]) for r in records]))
-    if not lines:
-        return []
-    note = "Mean training loss of the logged steps. A hybrid's loss is over two domains, so curves of different sets are not a ranking."
-    return [LineChart("Training loss", lines, "optimiser step", "loss (nats per answer token)", note)]
+    notes = {
+        LOSS_FILE: (
+            "Training loss",
+            "Mean training loss of the logged steps. A hybrid's loss is over two domains, so curves of different sets are not a ranking.",
+        ),
+        VALID_LOSS_FILE: ("Validation loss", "Of the domains an adapter is trained on, each alike; the adapter of the lowest point is kept."),
+    }
+    charts: list[Section] = []
+    for file, (title, note) in notes.items():
+        lines = []
+        for cell in graph:
+            if cell.kind == "train" and outcomes[cell.key].complete:
+                records = _read_losses(Path(outcomes[cell.key].result["run_dir"]) / file)
+                if records:
+                    lines.append(Line(cell.name, [float(r["step"]) for r in records], [float(r["loss"]) for r in records]))
+        if lines:
+            charts.append(LineChart(title, lines, "optimiser step", "loss (nats per answer token)", note))
+    return charts
 
 
 def _read_losses(path: Path) -> list[dict[str, Any]]:

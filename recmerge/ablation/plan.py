@@ -59,7 +59,7 @@ class _Builder:
         if self.config.baseline in infers:
             command.append(Use((infers[self.config.baseline],), flag="--baseline"))
         command += ["--name", name, *self._settings(self.config.eval, {})]
-        labels = {"target": target, "point": point.label(), **point.seed_labels()}
+        labels = {"target": target, **point.labels()}
         self.graph.add(Cell("eval", name, tuple(command), wants=tuple(infers.values()), labels=labels))
 
     def infer(self, label: str, system: SystemConfig, target: str, point: Point) -> str | None:

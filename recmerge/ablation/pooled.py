@@ -1,5 +1,6 @@
 """Rows over several seeds of training: means over seeds and users, with intervals that resample both."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -42,6 +43,7 @@ def _rows(target: str, group: str, cells: list[Cell], graph: Graph, outcomes: Ma
     draws = read_metrics(outcomes[cells[0].key])["bootstrap"]
     point = " ".join([*([group] if group else []), f"mean of seeds {', '.join(c.labels['seed'] for c in cells)}"])
     resampled = {label: bootstrap_seeds(v, draws["n_samples"], draws["seed"]) for label, v in values.items()}
+    settings = json.loads(cells[0].labels["settings"])
     rows = []
     for label, layers in values.items():
         low, high = interval(resampled[label])
@@ -52,7 +54,7 @@ def _rows(target: str, group: str, cells: list[Cell], graph: Graph, outcomes: Ma
             apart = resampled[label] - resampled[baseline]
             (low, high), p, delta = interval(apart), two_sided(apart), mean - values[baseline].mean(axis=(0, 1))
             differences = {n: {"difference": float(delta[m]), "ci95": [float(low[m]), float(high[m])], "p": float(p[m])} for m, n in enumerate(names)}
-        rows.append(Row(target, point, label, "ok", layers.shape[1], metrics, differences, label == baseline))
+        rows.append(Row(target, point, label, "ok", layers.shape[1], metrics, differences, label == baseline, settings, len(cells)))
     return rows
 
 

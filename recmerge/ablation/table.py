@@ -28,6 +28,8 @@ class Row:
         metrics: value and ci95 by metric; a value alone for chance.
         differences: difference, ci95 and p by metric, to the baseline.
         is_baseline: Whether the others are compared with it.
+        settings: What varies in the grid apart from the seed, by dotted key.
+        seeds: How many seeds of training the figures are a mean of.
     """
 
     target: str
@@ -38,6 +40,8 @@ class Row:
     metrics: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     differences: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     is_baseline: bool = False
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    seeds: int = 1
 
 
 def build_rows(graph: Graph, outcomes: Mapping[str, Outcome], baseline: str | None) -> list[Row]:
@@ -61,6 +65,7 @@ def build_rows(graph: Graph, outcomes: Mapping[str, Outcome], baseline: str | No
 
 def _rows_of(cell: Cell, graph: Graph, outcomes: Mapping[str, Outcome], baseline: str | None) -> list[Row]:
     target, point = cell.labels["target"], cell.labels["point"]
+    settings = json.loads(cell.labels.get("settings", "{}"))
     outcome = outcomes[cell.key]
     metrics = read_metrics(outcome) if outcome.complete else {"runs": {}, "comparisons": []}
     rows = []
@@ -69,13 +74,13 @@ def _rows_of(cell: Cell, graph: Graph, outcomes: Mapping[str, Outcome], baseline
         block = metrics["runs"].get(outcomes[key].result.get("name"))
         if block is None or not outcomes[key].complete:
             state = f"{outcome.state}: {cell.key}" if outcomes[key].complete else _cause(key, graph, outcomes)
-            rows.append(Row(target, point, label, state, is_baseline=label == baseline))
+            rows.append(Row(target, point, label, state, is_baseline=label == baseline, settings=settings))
             continue
         compared = {c["metric"]: c for c in metrics["comparisons"] if c["run"] == outcomes[key].result["name"]}
-        rows.append(Row(target, point, label, "ok", block["n_users"], block["metrics"], compared, label == baseline))
+        rows.append(Row(target, point, label, "ok", block["n_users"], block["metrics"], compared, label == baseline, settings))
     chance = metrics.get("chance")
     if chance:
-        rows.append(Row(target, point, CHANCE, n_users=metrics["n_users"], metrics={k: {"value": v} for k, v in chance.items()}))
+        rows.append(Row(target, point, CHANCE, n_users=metrics["n_users"], metrics={k: {"value": v} for k, v in chance.items()}, settings=settings))
     return rows
 
 

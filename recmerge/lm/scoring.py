@@ -10,7 +10,7 @@ import torch.nn.functional as F  # noqa: N812  (the name everybody knows)
 
 Tokens = Sequence[int]
 Method = Literal["packed", "full"]
-_LOGIT_BUDGET = 1 << 26  # logits held at once, in elements
+_LOGIT_BUDGET = {"cpu": 1 << 20, "cuda": 1 << 26}  # logits held at once, in elements: on a CPU what a core's cache holds
 _CHECK_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.3, torch.float16: 0.1}  # nats per answer
 
 
@@ -59,10 +59,14 @@ class Scorer:
         """
         if not questions:
             return []
-        if self.method is None:
-            self.method = self._choose(questions[0])
+        self.prepare(questions[0])
         one = self._packed if self.method == "packed" else self._full
         return one(questions)
+
+    def prepare(self, question: Question) -> None:
+        """Choose the method by a first question, unless that is done; ahead of scoring on several cores at once."""
+        if self.method is None:
+            self.method = self._choose(question)
 
     @torch.inference_mode()
     def _choose(self, question: Question) -> Method:
@@ -131,7 +135,7 @@ class Scorer:
         wanted = torch.from_numpy(targets).to(hidden.device)
         head = self.causal_lm.get_output_embeddings()
         cap = getattr(self.causal_lm.config, "final_logit_softcapping", None)
-        step = max(1, _LOGIT_BUDGET // int(head.weight.shape[0]))
+        step = max(1, _LOGIT_BUDGET.get(hidden.device.type, 1 << 26) // int(head.weight.shape[0]))
         parts = []
         for start in range(0, len(picked), step):
             logits = head(picked[start : start + step]).float()

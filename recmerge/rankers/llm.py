@@ -8,6 +8,7 @@ import numpy as np
 
 from recmerge.data.dataset import Example
 from recmerge.errors import DataError
+from recmerge.lm.cores import one_core_each
 from recmerge.lm.encoding import Encoder
 from recmerge.lm.generation import generate_answers
 from recmerge.lm.parsing import Parsed, parse_answer
@@ -64,9 +65,12 @@ class LlmRanker:
         """
         questions = [self._question(e) for e in examples]
         order = sorted(range(len(examples)), key=lambda i: (len(questions[i].prompt), i))
-        for start in range(0, len(order), self.batch_size):
-            chosen = order[start : start + self.batch_size]
-            yield chosen, np.stack(self.scorer.score([questions[i] for i in chosen]))
+        batches = [order[start : start + self.batch_size] for start in range(0, len(order), self.batch_size)]
+        if batches:
+            self.scorer.prepare(questions[order[0]])
+        with one_core_each(self.model.device) as side_by_side:
+            scored = side_by_side(lambda chosen: np.stack(self.scorer.score([questions[i] for i in chosen])), batches)
+            yield from zip(batches, scored, strict=True)
 
     def generate_batches(self, examples: Sequence[Example], max_new_tokens: int) -> Iterator[tuple[list[int], list[str], list[Parsed]]]:
         """Let the model write answers, greedily, and read them.

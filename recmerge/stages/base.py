@@ -18,7 +18,7 @@ from recmerge.stages.execute import Plan
 
 _ASKED = 5000  # titles that knowledge is measured on, at most
 _CODE = (
-    *("lm/encoding.py", "lm/fused_loss.py", "lm/knowledge.py", "lm/muon.py", "lm/new_base.py", "lm/pretrain.py", "lm/shelves.py"),
+    *("lm/cores.py", "lm/encoding.py", "lm/fused_loss.py", "lm/knowledge.py", "lm/muon.py", "lm/new_base.py", "lm/pretrain.py", "lm/shelves.py"),
     *("data/titles.py", "data/sources", "data/dataset.py", "stages/base.py", "stages/base_corpus.py"),
 )
 

@@ -17,6 +17,10 @@ from recmerge.runs.resolve import Found, resolve
 from recmerge.runs.workspace import Workspace, check_name
 from recmerge.stages.execute import Plan
 
+_LLM_CODE = (
+    *("lm/base.py", "lm/encoding.py", "lm/generation.py", "lm/lora.py", "lm/parsing.py", "lm/scoring.py"),
+    *("rankers/llm.py", "data/prompts.py", "data/dataset.py", "stages/infer.py"),
+)
 IGNORED = ("device", "batch_size", "adapter", "base", "revision")  # adapter and base enter by their content
 
 
@@ -74,7 +78,7 @@ def _plan_adapter(config: InferConfig, workspace: Workspace, data: Found, inputs
         inputs.append(found.input)
     if config.prompt is None:
         resolved["prompt"] = asdict(prompt_settings(found.card, found.base))
-    return found.label, code_version("lm", "rankers/llm.py", "data/prompts.py", "data/dataset.py", "stages/infer.py")
+    return found.label, code_version(*_LLM_CODE)
 
 
 def _trained_ranker(workspace: Workspace, domain: str, ranker: str) -> Any:

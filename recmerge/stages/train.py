@@ -18,6 +18,10 @@ from recmerge.runs.workspace import Workspace, check_name
 from recmerge.stages.execute import Plan
 from recmerge.stages.lm_refs import base_input, base_label, find_base, refuse_read_buyers
 
+_CODE = (
+    *("lm/base.py", "lm/checkpoints.py", "lm/encoding.py", "lm/fused_loss.py", "lm/lora.py", "lm/scoring.py", "lm/sequences.py", "lm/sft.py"),
+    *("lm/trainer.py", "lm/validation.py", "data/prompts.py", "data/dataset.py", "data/training_set.py", "stages/train.py"),
+)
 IGNORED = ("device", "keep_checkpoints", "base", "revision")  # the base enters by its fingerprint
 
 
@@ -81,7 +85,7 @@ def plan_train(config: TrainConfig, workspace: Workspace, ref: str, name: str | 
             name += "-" + base_label(workspace, config.base)
     check_name(name)
     inputs = (data.as_input("data", workspace), base_input(workspace, base, fingerprint(base)))
-    code = code_version("lm", "data/prompts.py", "data/dataset.py", "data/training_set.py", "stages/train.py")
+    code = code_version(*_CODE)
     seeds = {"seed": config.seed, "init_seed": config.lora.init_seed}
     spec = RunSpec("train", name, config.resolved(), inputs, code, seeds, IGNORED)
     outputs = [f"{ADAPTER_DIR}/adapter_model.safetensors", f"{ADAPTER_DIR}/adapter_config.json", f"{ADAPTER_DIR}/{ADAPTER_CARD}", LOSS_FILE]

@@ -28,7 +28,7 @@ def evaluated(tmp_path: Path) -> tuple[Graph, dict[str, Outcome]]:
             outcomes[f"infer {name}"] = Outcome("done", result={"name": name})
             column = [by_seed[seed - 1] * (2 * (i % 2)) for i in range(len(USERS))]
             frames.append(pl.DataFrame({"run": [name] * len(USERS), "user_id": USERS, "ndcg@1": column, "mrr": column}))
-        graph.add(Cell("eval", f"e{seed}", ("eval",), wants=tuple(wants), labels={"target": "toys", "point": point.label(), **point.seed_labels()}))
+        graph.add(Cell("eval", f"e{seed}", ("eval",), wants=tuple(wants), labels={"target": "toys", **point.labels()}))
         folder = tmp_path / f"e{seed}"
         folder.mkdir()
         pl.concat(frames).sample(fraction=1.0, shuffle=True, seed=seed).write_parquet(folder / "per_user.parquet")

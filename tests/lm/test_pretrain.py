@@ -7,12 +7,13 @@ import unicodedata
 import pytest
 import torch
 
+from recmerge.lm.cores import one_core_each
 from recmerge.lm.encoding import Encoder, PromptSettings
 from recmerge.lm.fused_loss import linear_cross_entropy
 from recmerge.lm.knowledge import measure_knowledge
 from recmerge.lm.muon import Muon, orthogonal
 from recmerge.lm.new_base import new_model, train_tokenizer
-from recmerge.lm.pretrain import Reading, _Workers, next_token_loss, pretrain
+from recmerge.lm.pretrain import Reading, _Gradients, next_token_loss, pretrain
 from recmerge.lm.shelves import CatalogueItem, Histories, Shelves, lay_out
 from recmerge.runs import SilentReporter
 
@@ -179,8 +180,8 @@ def test_parts_add_up_to_the_whole_batch_on_any_number_of_cores(learnt: tuple[to
         for cores in (1, 2):
             torch.set_num_threads(cores)
             model.zero_grad()
-            with _Workers(model, part_size=3) as backward:
-                loss = backward(rows)
+            with one_core_each(torch.device("cpu")) as side_by_side:
+                loss = _Gradients(model, 3, side_by_side).find(rows)
             assert torch.get_num_threads() == cores
             found.append([p.grad.clone() for p in model.parameters()])
     finally:

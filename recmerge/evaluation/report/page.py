@@ -90,6 +90,7 @@ class LineChart:
         y_axis: What the vertical axis measures, with its unit.
         note: What a reader must know to read it.
         from_zero: Start the vertical axis at zero.
+        log_x: Equal distances of the horizontal axis are equal ratios.
     """
 
     title: str
@@ -98,11 +99,12 @@ class LineChart:
     y_axis: str
     note: str = ""
     from_zero: bool = True
+    log_x: bool = False
 
     @property
     def svg(self) -> Markup:
         """The drawing; every text in it is escaped."""
-        return Markup(line_chart(self.lines, self.x_axis, self.y_axis, from_zero=self.from_zero))  # noqa: S704
+        return Markup(line_chart(self.lines, self.x_axis, self.y_axis, from_zero=self.from_zero, log_x=self.log_x))  # noqa: S704
 
 
 @dataclass(frozen=True)
