@@ -9,7 +9,7 @@ TITLE = "title"
 BRAND = "brand"
 CATEGORY = "category"
 POSITION = "position"  # 0-based place of an event in its user's sequence
-SPLIT = "split"  # train, valid or test
+SPLIT = "split"  # train, valid, test or unasked
 DOMAIN = "domain"
 TARGET = "target"
 CANDIDATES = "candidates"
@@ -18,6 +18,7 @@ RANK = "rank"
 IS_TARGET = "is_target"
 
 TRAIN, VALID, TEST = "train", "valid", "test"
+UNASKED = "unasked"  # after a cut of a time split, and nobody's target: neither trained on nor asked about
 
 MANIFEST = "manifest.json"  # written last: its presence means complete
 FAILURE = "failure.json"

@@ -22,6 +22,7 @@ def build(
     interactions: Annotated[str | None, typer.Option("--interactions", help="Table of user_id, item_id, timestamp; may hold {domain}.")] = None,
     items: Annotated[str | None, typer.Option("--items", help="Table of item_id and title; may hold {domain}.")] = None,
     profile: Annotated[str | None, typer.Option("--profile", help="clean, or published: what the published WeaveRec code does.")] = None,
+    split: Annotated[str | None, typer.Option("--split", help="leave_one_out, or time: hold out what lies after two points in time.")] = None,
     users: Annotated[int | None, typer.Option("--users", help="A seeded sample of this many users.")] = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Of every draw; default 42.")] = None,
 ) -> None:
@@ -34,7 +35,7 @@ def build(
 
     if common.name and len(domains) > 1:
         raise UsageError(f"--name {common.name} cannot name {len(domains)} domains", fix="build them one by one")
-    flags = {"interactions": interactions, "items": items, "profile": profile, "users": users, "seed": seed}
+    flags = {"interactions": interactions, "items": items, "profile": profile, "split": split, "users": users, "seed": seed}
     configs = [_build_config(common, domain, flags) for domain in domains]
     plans = [plan_build(domain, config, common.workspace, common.name) for domain, config in zip(domains, configs, strict=True)]
     contents = {tuple(i.content_sha256 for i in plan.spec.inputs) for plan in plans}
@@ -107,37 +108,26 @@ def check(common: Common, name: Annotated[str, typer.Argument(metavar="NAME", he
 
 
 @command(data_app, "stats", run=False, config=False)
-def stats(common: Common, name: Annotated[str, typer.Argument(metavar="NAME", help="A built domain or mixed set.")]) -> None:
-    """Counts, and percentiles of lengths, popularity and titles.
+def stats(
+    common: Common,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A built domain or mixed set.")],
+    out: Annotated[Path | None, typer.Option("--out", help="HTML file to write; default: data/stats/NAME-VERSION.html in the workspace.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace the file that --out names.")] = False,
+) -> None:
+    """Counts and percentiles of lengths, popularity, titles and ties in time, and a page that draws them.
 
     Example: recmerge data stats sports
     """
+    from recmerge.evaluation.report.data_set import stats_tables
     from recmerge.stages.stats import run_stats
 
-    document = run_stats(name, common.workspace)
+    document = run_stats(name, common.workspace, out, force=force)
     if common.as_json:
         return emit_json(document)
-    domains = document["domains"]
-    first = next(iter(domains.values()))
-    counts = [key for key, value in first.items() if not isinstance(value, dict)]
-    shown = [[key.replace("_", " "), *(_day(d[key]) if key.endswith("_timestamp") else _shown(d[key]) for d in domains.values())] for key in counts]
-    common.reporter.table(f"{document['name']}: {document['rows']:,} training rows", ["", *domains], shown)
-    spreads = [key for key, value in first.items() if isinstance(value, dict)]
-    rows = [[f"{domain} {key.replace('_', ' ')}", *(_shown(v) for v in d[key].values())] for key in spreads for domain, d in domains.items()]
-    common.reporter.table("percentiles", ["", *first[spreads[0]]], rows)
+    for table in stats_tables(document):
+        common.reporter.table(table.title, table.columns, table.rows)
+    common.reporter.say(f"wrote {document['outputs'][0]['path']}")
     common.reporter.say(f"next: recmerge train {name}")
-
-
-def _day(seconds: int | None) -> str:
-    from datetime import UTC, datetime
-
-    return "unknown" if seconds is None else datetime.fromtimestamp(seconds, UTC).date().isoformat()
-
-
-def _shown(value: object) -> str:
-    if isinstance(value, float):
-        return f"{value:,.0f}" if value.is_integer() and value >= 1 else f"{value:,.4g}"
-    return f"{value:,}" if isinstance(value, int) else str(value)
 
 
 @command(data_app, "export", run=False, config=False)
@@ -165,7 +155,7 @@ def export(
 @command(data_app, "fetch", run=False, config=False)
 def fetch(
     common: Common,
-    source: Annotated[str, typer.Argument(metavar="SOURCE", help="amazon2014 or movielens.")],
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help="amazon2014, amazon2018, amazon2023 or movielens.")],
     domains: Annotated[str | None, typer.Option("--domains", help="Comma-separated; default: the usual ones.")] = None,
     mirror: Annotated[str | None, typer.Option("--mirror", help="URL, folder or file to take it from instead of the official place.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Ask for the sizes; write nothing.")] = False,

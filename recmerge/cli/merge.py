@@ -21,9 +21,15 @@ def merge(
     adapters: Annotated[str | None, typer.Option("--adapters", help="Run names, name@vNNN or adapter folders.", metavar="A,B,C")] = None,
     target: Annotated[str | None, typer.Option("--target", help="Find the adapters: this domain's own and its hybrids.", metavar="T")] = None,
     sources: Annotated[str | None, typer.Option("--sources", help="The target's sources.", metavar="S1,S2")] = None,
-    weights: Annotated[str | None, typer.Option("--weights", help="One per adapter; equal by default.", metavar="0.4,0.3,0.3")] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option("--weights", help="One per adapter; by default the method's own: equal ones that sum to one, or 1.0 each.", metavar="0.4,0.3,0.3"),
+    ] = None,
     method: Annotated[str | None, typer.Option("--method", help="The merging rule; see --list-methods.")] = None,
-    rank_out: Annotated[str | None, typer.Option("--rank-out", help="cat (exact), svd:R (best rank R) or fold (into the base model).")] = None,
+    rank_out: Annotated[
+        str | None,
+        typer.Option("--rank-out", help="cat (exact), svd:R (best rank R) or fold (into the base model); by default cat, or svd for methods of full rank."),
+    ] = None,
     dtype: Annotated[str | None, typer.Option("--dtype", help="float32, bfloat16 or float16.")] = None,
     base: Annotated[str | None, typer.Option("--base", help="The base model of fold, where it is not the one the adapters name.")] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Also put a copy of the result here.")] = None,
@@ -133,7 +139,8 @@ def _list_methods(common: Common) -> None:
         return
     for name in sorted(METHODS):
         summary = (METHODS[name].merge.__doc__ or "").strip().splitlines()[0]
-        emit(f"{name:<12} {summary}")
+        options = ", ".join(f"{k}={'null' if v is None else v}" for k, v in METHODS[name].options.items())
+        emit(f"{name:<15} {summary}" + (f" Options (--set): {options}" if options else ""))
 
 
 def _show(common: Common, report: dict[str, Any]) -> None:
@@ -141,7 +148,9 @@ def _show(common: Common, report: dict[str, Any]) -> None:
         emit_json({"check": True, **report})
         return
     s = report["summary"]
-    emit(f"method {report['method']}, rank-out {report['rank_out']}: {s['modules']} modules, {report['inference']['added_parameters']:,} added parameters")
+    options = "".join(f", {k} {v}" for k, v in report["options"].items())
+    added = report["inference"]["added_parameters"]
+    emit(f"method {report['method']}{options}, rank-out {report['rank_out']}: {s['modules']} modules, {added:,} added parameters")
     for adapter, weight, norm in zip(report["adapters"], report["weights"], s["task_vector_norms"], strict=True):
         ranks = ", ".join(map(str, adapter["ranks"]))
         emit(f"  {adapter['label']}: weight {weight:g}, rank {ranks}, {adapter['modules']} modules, norm of its change {norm:.4g}")

@@ -34,6 +34,7 @@ class BaseConfig(Settings):
     valid_share: float = Field(0.02, gt=0, lt=0.5, description="items whose titles are held out")
     dtype: str = Field("bfloat16", pattern="^(bfloat16|float32)$", description="of the saved weights; training is in float32")
     seed: int = Field(42, ge=0)
+    data_note: str = Field("", description="where the data is from and under which licence, for the model card")
 
     @model_validator(mode="after")
     def _heads_divide(self) -> "BaseConfig":

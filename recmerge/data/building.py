@@ -1,5 +1,6 @@
 """From raw tables to a domain: filter, order, split, draw candidates and training rows."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -9,13 +10,26 @@ from recmerge.data.candidates import Catalogue, clean_catalogue, published_catal
 from recmerge.data.dataset import Domain
 from recmerge.data.draws import Keys, splitmix64, text_key
 from recmerge.data.filtering import MIN_EVENTS, drop_repeats, drop_untitled, k_core, sample_users
+from recmerge.data.leakage import future_counts
 from recmerge.data.sources.raw import RawTables
-from recmerge.data.splitting import TIED, order_events, split_events, user_table
+from recmerge.data.splitting import (
+    TIED,
+    Cuts,
+    TimeSplit,
+    find_cuts,
+    moment,
+    order_events,
+    refuse_unknown_times,
+    split_by_time,
+    split_events,
+    user_table,
+)
 from recmerge.data.titles import clean_titles
 from recmerge.errors import DataError
 from recmerge.names import BRAND, CANDIDATES, CATEGORY, ITEM_ID, POSITION, SPLIT, TARGET, TEST, TIMESTAMP, TITLE, TRAIN, USER_ID, VALID
 
 CLEAN, PUBLISHED = "clean", "published"
+LEAVE_ONE_OUT, TIME = "leave_one_out", "time"
 PUBLISHED_ROWS = 30_000
 _MISSING_TITLE = "nan"  # what the published code's prompts say where an item has no title
 _COLUMNS = (USER_ID, POSITION, TARGET, CANDIDATES)
@@ -32,6 +46,7 @@ def build_clean(
     max_rows: int | None = None,
     max_title_chars: int = 512,
     seed: int = 42,
+    time_split: TimeSplit | None = None,
 ) -> tuple[Domain, dict[str, Any]]:
     """Build a domain by recmerge's own rules.
 
@@ -45,25 +60,35 @@ def build_clean(
         max_rows: Training rows kept, the first of the seeded order; None: all.
         max_title_chars: Longer titles are cut.
         seed: Of every draw.
+        time_split: Hold out what lies after two points in time; None: each user's last two events. Filters come before the split, and
+            see all events. Negatives are items bought before the period of a question ended: a training row knows none of the
+            items that appear later.
 
     Returns:
         The domain, and counts for the manifest.
 
     Raises:
-        DataError: A filter leaves nothing, or there are too few items for the candidates.
+        DataError: A filter leaves nothing, there are too few items for the candidates, or a time split cannot be made: a time is
+            unknown, or a cut leaves nothing to train on or to ask about.
     """
+    if time_split is not None:
+        refuse_unknown_times(raw.interactions)
     dropped: dict[str, int] = {}
     cleaned = clean_titles(raw.items[TITLE].to_list(), max_title_chars)
     items = raw.items.with_columns(pl.Series(TITLE, cleaned.titles, dtype=pl.String))
     events = drop_untitled(raw.interactions, items, dropped)
     events = drop_repeats(order_events(events, tie_break, seed), dropped)
     events = k_core(sample_users(events, n_users, seed, dropped), k, dropped)
-    events = split_events(events)
-    items = _used_items(items, events)
-    catalogue = clean_catalogue(items, events)
+    cuts = None if time_split is None else find_cuts(events[TIMESTAMP], time_split)
+    events = split_events(events) if cuts is None else split_by_time(events, cuts)
     predicted = events.filter((pl.col(SPLIT) == TRAIN) & (pl.col(POSITION) > 0))
-    rows = _rows(name, TRAIN, predicted, catalogue, n_candidates, seed, max_rows)
-    domain = _domain(name, CLEAN, items, events, rows, catalogue, n_candidates, seed)
+    if cuts is not None:
+        _refuse_empty_split(events, predicted.height, cuts)
+    items = _used_items(items, events)
+    catalogues = _catalogues(items, events, cuts)
+    rows = _rows(name, TRAIN, predicted, catalogues[TRAIN], n_candidates, seed, max_rows)
+    candidates = _candidates(name, events, catalogues, n_candidates, seed)
+    domain = Domain(name, CLEAN, items, events, user_table(events), rows, candidates, cuts)
     facts = _facts(domain, raw, dropped)
     facts["titles"] = {"decoded": cleaned.n_decoded, "cut": cleaned.n_cut, "missing": sum(t is None for t in cleaned.titles)}
     return domain, facts
@@ -113,7 +138,8 @@ def build_published(
     validation = _rows(name, VALID, events.filter(pl.col(SPLIT) == VALID), catalogue, n_candidates, seed, None)
     rows = _shuffled(pl.concat([learnt, validation]), seed)
     rows = with_answers(rows, _order_keys(name, rows, seed))
-    domain = _domain(name, PUBLISHED, items, events, rows, catalogue, n_candidates, seed)
+    candidates = _candidates(name, events, {VALID: catalogue, TEST: catalogue}, n_candidates, seed)
+    domain = Domain(name, PUBLISHED, items, events, user_table(events), rows, candidates)
     facts = _facts(domain, raw, dropped)
     facts["titles"] = {"decoded": 0, "cut": 0, "missing": missing}
     facts["counts"]["validation_rows"] = validation.height
@@ -140,15 +166,33 @@ def _rows(name: str, split: str, predicted: pl.DataFrame, catalogue: Catalogue, 
     return with_candidates(rows, row_keys(name, split, rows, seed), catalogue, n_candidates).select(_COLUMNS)
 
 
-def _domain(
-    name: str, profile: str, items: pl.DataFrame, events: pl.DataFrame, rows: pl.DataFrame, catalogue: Catalogue, n_candidates: int, seed: int
-) -> Domain:
+def _catalogues(items: pl.DataFrame, events: pl.DataFrame, cuts: Cuts | None) -> dict[str, Catalogue]:
+    """Return where each split's negatives come from: the whole catalogue, under a time split as it was at the end of the split's period."""
+    whole = clean_catalogue(items, events)
+    if cuts is None:
+        return {TRAIN: whole, VALID: whole, TEST: whole}
+    return {TRAIN: clean_catalogue(items, events, cuts.valid), VALID: clean_catalogue(items, events, cuts.test), TEST: whole}
+
+
+def _candidates(name: str, events: pl.DataFrame, catalogues: Mapping[str, Catalogue], n_candidates: int, seed: int) -> pl.DataFrame:
     asked = []
     for split in (VALID, TEST):
         questions = events.filter(pl.col(SPLIT) == split).select(USER_ID, POSITION, pl.col(ITEM_ID).alias(TARGET))
-        drawn = with_candidates(questions, row_keys(name, split, questions, seed), catalogue, n_candidates)
+        drawn = with_candidates(questions, row_keys(name, split, questions, seed), catalogues[split], n_candidates)
         asked.append(drawn.select(pl.lit(split).alias(SPLIT), USER_ID, TARGET, CANDIDATES))
-    return Domain(name, profile, items, events, user_table(events), rows, pl.concat(asked))
+    return pl.concat(asked)
+
+
+def _refuse_empty_split(events: pl.DataFrame, n_predicted: int, cuts: Cuts) -> None:
+    """Refuse cuts that leave nothing to train on, or nobody to ask about."""
+    counts = {"training rows": n_predicted, **{f"{split} users": events.filter(pl.col(SPLIT) == split).height for split in (VALID, TEST)}}
+    empty = [what for what, n in counts.items() if not n]
+    if empty:
+        first, last = int(events[TIMESTAMP].min()), int(events[TIMESTAMP].max())  # type: ignore[arg-type]
+        raise DataError(
+            f"cuts at {cuts} leave no {' and no '.join(empty)}: the events are of {moment(first)} to {moment(last)}",
+            fix="choose valid_from and test_from between these, test_from the later one",
+        )
 
 
 def _facts(domain: Domain, raw: RawTables, dropped: dict[str, int]) -> dict[str, Any]:
@@ -163,6 +207,15 @@ def _facts(domain: Domain, raw: RawTables, dropped: dict[str, int]) -> dict[str,
             "blank_timestamps": blank.height,
             "users_in_file_order": blank[USER_ID].n_unique(),
         },
+        "split": _split_facts(domain),
+        "future": future_counts(domain),
         "read": {"interactions": raw.interactions.height, "items": raw.items.height, "rejected": raw.rejects.by_reason()},
         "dropped_events": dropped,
     }
+
+
+def _split_facts(domain: Domain) -> dict[str, Any]:
+    if domain.cuts is None:
+        return {"kind": LEAVE_ONE_OUT}
+    events = dict(domain.events[SPLIT].value_counts().sort(SPLIT).iter_rows())
+    return {"kind": TIME, "valid_from": domain.cuts.valid, "test_from": domain.cuts.test, "events": events}

@@ -9,7 +9,7 @@ import polars as pl
 
 from recmerge.data.draws import Keys, below, combine, text_key, text_keys
 from recmerge.errors import DataError
-from recmerge.names import CANDIDATES, ITEM_ID, POSITION, TARGET, TITLE, USER_ID
+from recmerge.names import CANDIDATES, ITEM_ID, POSITION, TARGET, TIMESTAMP, TITLE, USER_ID
 
 ANSWER_TITLES = 5  # of the published code: the target and four negatives
 _PLACE = 1 << 40  # counters far behind those of the draws
@@ -43,20 +43,24 @@ class Catalogue:
         return int(self.classes.max()) + 1 if len(self.classes) else 0
 
 
-def clean_catalogue(items: pl.DataFrame, events: pl.DataFrame) -> Catalogue:
+def clean_catalogue(items: pl.DataFrame, events: pl.DataFrame, before: int | None = None) -> Catalogue:
     """Exclude every item of the user's own, now or later, and every item whose title equals one of theirs.
 
     Args:
         items: item_id, title, by item_id.
-        events: user_id, item_id of all splits.
+        events: user_id, item_id, timestamp of all splits.
+        before: Hold only items that somebody bought before this time, in seconds; None: all.
 
     Returns:
         A catalogue whose classes are titles.
     """
-    classes = items[TITLE].rank("dense").cast(pl.Int64).to_numpy() - 1
     users = events[USER_ID].unique().sort()
-    pairs = codes(events[USER_ID], users) * (int(classes.max()) + 1) + classes[codes(events[ITEM_ID], items[ITEM_ID])]
-    return Catalogue(items[ITEM_ID], classes, users, np.unique(pairs))
+    held = items if before is None else items.filter(pl.col(ITEM_ID).is_in(events.filter(pl.col(TIMESTAMP) < before)[ITEM_ID].unique().implode()))
+    classes = held[TITLE].rank("dense").cast(pl.Int64).to_numpy() - 1
+    numbered = pl.DataFrame({TITLE: held[TITLE], "class": classes}).unique()
+    own = events.join(items.select(ITEM_ID, TITLE), on=ITEM_ID).join(numbered, on=TITLE)
+    pairs = codes(own[USER_ID], users) * (int(classes.max()) + 1) + own["class"].to_numpy()
+    return Catalogue(held[ITEM_ID], classes, users, np.unique(pairs))
 
 
 def published_catalogue(items: pl.DataFrame, events: pl.DataFrame) -> Catalogue:

@@ -2,13 +2,15 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import combinations
+from itertools import permutations
 
 import polars as pl
 
 from recmerge.data.dataset import Domain
+from recmerge.data.leakage import future_counts, held_out_elsewhere, shared_users, trained_after_test
+from recmerge.data.splitting import split_by_time, split_events
 from recmerge.data.training_set import TrainingSet
-from recmerge.names import CANDIDATES, DOMAIN, ITEM_ID, POSITION, SPLIT, TARGET, TEST, TIMESTAMP, TITLE, TRAIN, USER_ID, VALID
+from recmerge.names import CANDIDATES, DOMAIN, ITEM_ID, POSITION, SPLIT, TARGET, TEST, TIMESTAMP, TITLE, TRAIN, UNASKED, USER_ID, VALID
 
 _ROW = "row"
 _WHERE = (SPLIT, USER_ID, POSITION)
@@ -40,62 +42,73 @@ def check_set(training_set: TrainingSet) -> CheckReport:
         training_set: With its domains.
 
     Returns:
-        All findings: held-out events among the training rows, rows that are no event, candidate lists that are not `n` different
-        titles with the target once and nothing else of the user's own, and splits that do not hold out the last two events.
+        All findings: held-out events of any domain of the set among the training rows, rows that are no event, candidate lists that are not
+        `n` different titles with the target once and nothing else of the user's own, events that are out of order or not in the split
+        their place or time says; and under a time split whatever is trained on later than a cut of any domain of the set.
     """
     report = CheckReport()
     for name, domain in sorted(training_set.domains.items()):
         rows = training_set.rows.filter(pl.col(DOMAIN) == name).drop(DOMAIN)
         _check_splits(domain, report)
+        _check_questions(domain, report)
         _check_rows(domain, rows, report)
         _check_candidates(domain, rows.select(pl.lit(TRAIN).alias(SPLIT), USER_ID, POSITION, TARGET, CANDIDATES), report)
         asked = domain.candidates.join(domain.events.select(SPLIT, USER_ID, POSITION), on=[SPLIT, USER_ID], how="left")
         _check_candidates(domain, asked.select(*_WHERE, TARGET, CANDIDATES), report)
-    report.notes.update(shared_users(training_set))
+        report.notes[f"test_users_tested_before_training_of_others_{name}"] = int(future_counts(domain)["test_users_tested_before_training"])
+    _check_across(training_set, report)
+    report.notes.update(shared_users(training_set.domains))
     return report
 
 
-def shared_users(training_set: TrainingSet) -> dict[str, int]:
-    """Count users of several domains, and those whose future in one domain is another's training.
-
-    Args:
-        training_set: With its domains.
-
-    Returns:
-        `users_shared_<a>_<b>` and `users_train_after_test_<a>_<b>` (training events in b after the test event in a), where not zero.
-        No fault: the domains' makers did not split by time, and the test event itself is never trained on.
-    """
-    notes: dict[str, int] = {}
-    for a, b in combinations(sorted(training_set.domains), 2):
-        first, second = training_set.domains[a], training_set.domains[b]
-        shared = first.users.join(second.users, on=USER_ID, how="semi").height
-        if shared:
-            notes[f"users_shared_{a}_{b}"] = shared
-            for x, y in ((first, second), (second, first)):
-                n = _n_trained_after_test(x, y)
-                if n:
-                    notes[f"users_train_after_test_{x.name}_{y.name}"] = n
-    return notes
-
-
-def _n_trained_after_test(asked: Domain, trained: Domain) -> int:
-    test = asked.events.filter(pl.col(SPLIT) == TEST).select(USER_ID, pl.col(TIMESTAMP).alias("tested"))
-    train = trained.events.filter(pl.col(SPLIT) == TRAIN).join(test, on=USER_ID)
-    return train.filter(pl.col(TIMESTAMP) > pl.col("tested"))[USER_ID].n_unique()
+def _check_across(training_set: TrainingSet, report: CheckReport) -> None:
+    """No row predicts what another domain holds out, and under a time split nothing trained on is later than any domain's cut."""
+    domains = training_set.domains
+    strange = training_set.rows.filter(~pl.col(DOMAIN).is_in(sorted(domains)))
+    report.add(training_set.name, "is a training row of a domain that the set does not hold", strange.select(DOMAIN, USER_ID, POSITION))
+    for name, domain in sorted(domains.items()):
+        rows = training_set.rows.filter(pl.col(DOMAIN) == name).select(USER_ID, POSITION, TARGET)
+        held_out = rows.join(held_out_elsewhere(name, domains), on=[USER_ID, TARGET], how="semi", maintain_order="left")
+        if domain.profile != "published":
+            report.add(name, "is a training row and a validation or test event of another domain of the set", held_out)
+        elif held_out.height:
+            report.notes[f"rows_held_out_elsewhere_{name}"] = held_out.height
+    cut = min((d.cuts.valid for d in domains.values() if d.cuts is not None), default=None)
+    if cut is None:
+        return
+    for name, domain in sorted(domains.items()):
+        events = domain.events.select(USER_ID, POSITION, TIMESTAMP)
+        rows = training_set.rows.filter(pl.col(DOMAIN) == name).select(USER_ID, POSITION).join(events, on=[USER_ID, POSITION])
+        late = rows.filter((pl.col(TIMESTAMP) >= cut).fill_null(True))
+        report.add(name, "is a training row later than the set's first cut in time", late.select(USER_ID, POSITION))
+    for a, b in permutations(sorted(domains), 2):
+        report.add(a, f"is a user with training events in {b} after their test", trained_after_test(domains[a], domains[b]))
 
 
 def _check_splits(domain: Domain, report: CheckReport) -> None:
-    """Every user's last event is the test, the last but one validation, and each is asked about once."""
-    place = pl.int_range(pl.len(), dtype=pl.Int32).over(USER_ID)
-    from_end = pl.len().over(USER_ID).cast(pl.Int32) - 1 - place
-    wanted = pl.when(from_end == 0).then(pl.lit(TEST)).when(from_end == 1).then(pl.lit(VALID)).otherwise(pl.lit(TRAIN))
-    wrong = domain.events.filter((place != pl.col(POSITION)) | (wanted != pl.col(SPLIT)))
-    report.add(domain.name, "is not in the split its place in the sequence says", wrong.select(*_WHERE))
-    held_out = domain.events.filter(pl.col(SPLIT) != TRAIN).select(SPLIT, USER_ID, pl.col(ITEM_ID).alias(TARGET))
+    """Every event stands in its place in time and in the split that its place or its time says."""
+    bare = domain.events.drop(POSITION, SPLIT)
+    wanted = split_events(bare) if domain.cuts is None else split_by_time(bare, domain.cuts)
+    differs = (domain.events[POSITION] != wanted[POSITION]) | (domain.events[SPLIT] != wanted[SPLIT])
+    report.add(domain.name, "is not in the split its place in the sequence says", domain.events.filter(differs).select(*_WHERE))
+    time = pl.col(TIMESTAMP)
+    back = ((time < time.shift(1)) & ~time.is_null().any()).over(USER_ID).fill_null(False)
+    report.add(domain.name, "is earlier than the event before it", domain.events.filter(back).select(*_WHERE))
+
+
+def _check_questions(domain: Domain, report: CheckReport) -> None:
+    """Each event held out as a target is asked about once, and is new to its user."""
+    held_out = domain.events.filter(pl.col(SPLIT).is_in([VALID, TEST])).select(SPLIT, USER_ID, pl.col(ITEM_ID).alias(TARGET))
     asked = domain.candidates.select(SPLIT, USER_ID, TARGET)
     report.add(domain.name, "is held out but not asked about", held_out.join(asked, on=[SPLIT, USER_ID, TARGET], how="anti"))
     report.add(domain.name, "is asked about but is not the event held out", asked.join(held_out, on=[SPLIT, USER_ID, TARGET], how="anti"))
     report.add(domain.name, "is asked about more than once", asked.filter(asked.is_duplicated()).unique(maintain_order=True))
+    again = pl.int_range(pl.len()).over(USER_ID, ITEM_ID) > 0
+    known = domain.events.filter(again & pl.col(SPLIT).is_in([VALID, TEST])).select(*_WHERE)
+    if domain.profile == "published":
+        report.notes[f"targets_in_their_history_{domain.name}"] = known.height
+    else:
+        report.add(domain.name, "is a target that its user's history holds", known)
 
 
 def _check_rows(domain: Domain, rows: pl.DataFrame, report: CheckReport) -> None:
@@ -108,6 +121,7 @@ def _check_rows(domain: Domain, rows: pl.DataFrame, report: CheckReport) -> None
     )
     report.add(domain.name, "is a training row without a history", known.filter(pl.col(POSITION) < 1).select(where))
     report.add(domain.name, "is a test event and a training row", known.filter(pl.col(SPLIT) == TEST).select(where))
+    report.add(domain.name, "is a held-out event and a training row", known.filter(pl.col(SPLIT) == UNASKED).select(where))
     validation = known.filter(pl.col(SPLIT) == VALID)
     if domain.profile == "published":
         report.notes[f"validation_rows_trained_on_{domain.name}"] = validation.height

@@ -3,14 +3,16 @@
 import hashlib
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
 
 from recmerge.data.draws import text_key, text_keys
+from recmerge.data.splitting import Cuts
 from recmerge.errors import ArtifactError
 from recmerge.names import (
     CANDIDATES,
@@ -46,10 +48,11 @@ class Domain:
         profile: "clean" or "published".
         items: item_id, title, brand, category ("" where unknown), by item_id.
         events: user_id, item_id, timestamp (null where unknown), position (0-based), split; by user_id, position.
-        users: user_id, n_events, tied (the last two events share a timestamp), by user_id.
+        users: user_id, n_events, tied (the test target shares its timestamp with an event beside it), by user_id.
         rows: Training rows in their seeded order: user_id, position (of the predicted event), target, candidates
             (C item ids, the target among them); published also: answer (5 item ids, the target first).
         candidates: split (valid or test), user_id, target, candidates (C item ids).
+        cuts: Where a global time split divides the events; None: each user's last is test, the last but one validation.
     """
 
     name: str
@@ -59,6 +62,7 @@ class Domain:
     users: pl.DataFrame
     rows: pl.DataFrame
     candidates: pl.DataFrame
+    cuts: Cuts | None = None
 
     @cached_property
     def titles(self) -> dict[str, str]:
@@ -98,7 +102,9 @@ def write_domain(folder: Path, domain: Domain) -> None:
         folder: An existing folder.
         domain: What to write.
     """
-    head = {"format": _FORMAT, "name": domain.name, "profile": domain.profile}
+    head: dict[str, Any] = {"format": _FORMAT, "name": domain.name, "profile": domain.profile}
+    if domain.cuts is not None:
+        head["cuts"] = asdict(domain.cuts)
     (folder / DOMAIN_FILE).write_text(json.dumps(head, indent=2) + "\n", encoding="utf-8")
     write_frame(folder / ITEMS_FILE, domain.items)
     write_frame(folder / EVENTS_FILE, domain.events)
@@ -129,6 +135,7 @@ def read_domain(folder: Path, name: str | None = None) -> Domain:
     try:
         head = json.loads(path.read_text(encoding="utf-8"))
         form, built, profile = head["format"], head["name"], head["profile"]
+        cuts = Cuts(int(head["cuts"]["valid"]), int(head["cuts"]["test"])) if "cuts" in head else None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ArtifactError(f"{path} cannot be read: {error}", fix=_REBUILD) from error
     if form != _FORMAT:
@@ -141,6 +148,7 @@ def read_domain(folder: Path, name: str | None = None) -> Domain:
         users=read_frame(folder / USERS_FILE),
         rows=read_frame(folder / ROWS_FILE),
         candidates=read_frame(folder / CANDIDATES_FILE),
+        cuts=cuts,
     )
 
 
@@ -178,7 +186,7 @@ def user_order(user_ids: Iterable[str], seed: int) -> list[str]:
 
 
 def examples(domain: Domain, split: str, n_users: int | None = None, seed: int = 42) -> list[Example]:
-    """Return one ranking question per user.
+    """Return one ranking question per user; under a time split, of those who have a target in that split.
 
     Args:
         domain: Where from.

@@ -34,6 +34,59 @@ _AMAZON_CATEGORIES = {
     "video": "Amazon_Instant_Video",
     "videogames": "Video_Games",
 }
+_MCAULEY = "https://mcauleylab.ucsd.edu/public_datasets/data"
+_AMAZON_2018 = {
+    "all-beauty": "All_Beauty",
+    "appliances": "Appliances",
+    "automotive": "Automotive",
+    "books": "Books",
+    "cds": "CDs_and_Vinyl",
+    "clothing": "Clothing_Shoes_and_Jewelry",
+    "crafts": "Arts_Crafts_and_Sewing",
+    "electronics": "Electronics",
+    "fashion": "AMAZON_FASHION",
+    "food": "Grocery_and_Gourmet_Food",
+    "garden": "Patio_Lawn_and_Garden",
+    "giftcards": "Gift_Cards",
+    "home": "Home_and_Kitchen",
+    "industrial": "Industrial_and_Scientific",
+    "instruments": "Musical_Instruments",
+    "kindle": "Kindle_Store",
+    "luxury-beauty": "Luxury_Beauty",
+    "magazines": "Magazine_Subscriptions",
+    "movies": "Movies_and_TV",
+    "music": "Digital_Music",
+    "office": "Office_Products",
+    "pantry": "Prime_Pantry",
+    "pets": "Pet_Supplies",
+    "phones": "Cell_Phones_and_Accessories",
+    "software": "Software",
+    "sports": "Sports_and_Outdoors",
+    "tools": "Tools_and_Home_Improvement",
+    "toys": "Toys_and_Games",
+    "videogames": "Video_Games",
+}
+_AMAZON_2023 = {
+    **{domain: category for domain, category in _AMAZON_2018.items() if domain not in {"luxury-beauty", "pantry"}},
+    "baby": "Baby_Products",
+    "beauty": "Beauty_and_Personal_Care",
+    "boxes": "Subscription_Boxes",
+    "care": "Health_and_Personal_Care",
+    "fashion": "Amazon_Fashion",
+    "handmade": "Handmade_Products",
+    "health": "Health_and_Household",
+    "unknown": "Unknown",
+}
+_NO_5_CORE = {"appliances", "boxes", "care", "fashion", "handmade", "music"}  # of 2023: nothing is left of them
+_FULL = "-full"  # behind a domain's name: all reviews instead of the 5-core
+_MOVIELENS = {  # the md5 that GroupLens puts beside each file
+    "ml-100k": "0e33842e24a9c977be4e0107933c0723",
+    "ml-1m": "c4d9eecfca2ab87c1945afe126590906",
+    "ml-10m": "ce571fd55effeba0271552578f2648bd",
+    "ml-20m": "cd245b17a1ae2cc31bb14903e1204af3",
+    "ml-25m": "6b51fb2759a8657d3bfcbfc42b592ada",
+    "ml-32m": "d472be332d4daa821edc399621853b57",
+}
 
 
 @dataclass(frozen=True)
@@ -71,6 +124,29 @@ class Official:
     default: tuple[str, ...]
 
 
+def _amazon(reviews: str, meta: str) -> tuple[RemoteFile, ...]:
+    return RemoteFile("reviews", f"{_MCAULEY}/{reviews}"), RemoteFile("meta", f"{_MCAULEY}/{meta}")
+
+
+def _amazon_2018() -> dict[str, tuple[RemoteFile, ...]]:
+    domains = {}
+    for domain, category in _AMAZON_2018.items():
+        meta = f"amazon_v2/metaFiles2/meta_{category}.json.gz"
+        domains[domain] = _amazon(f"amazon_v2/categoryFilesSmall/{category}_5.json.gz", meta)
+        domains[domain + _FULL] = _amazon(f"amazon_v2/categoryFiles/{category}.json.gz", meta)
+    return domains
+
+
+def _amazon_2023() -> dict[str, tuple[RemoteFile, ...]]:
+    domains = {}
+    for domain, category in _AMAZON_2023.items():
+        meta = f"amazon_2023/raw/meta_categories/meta_{category}.jsonl.gz"
+        if domain not in _NO_5_CORE:
+            domains[domain] = _amazon(f"amazon_2023/benchmark/5core/rating_only/{category}.csv.gz", meta)
+        domains[domain + _FULL] = _amazon(f"amazon_2023/raw/review_categories/{category}.jsonl.gz", meta)
+    return domains
+
+
 OFFICIAL: dict[str, Official] = {
     "amazon2014": Official(
         licence="Amazon product data 2014 (J. McAuley, UC San Diego): for research; cite He and McAuley (2016) and McAuley et al. (2015)",
@@ -80,9 +156,20 @@ OFFICIAL: dict[str, Official] = {
         },
         default=("beauty", "clothing", "food", "sports", "toys"),
     ),
+    "amazon2018": Official(
+        licence="Amazon review data 2018 (J. Ni, UC San Diego): its makers state no licence and give it for research; cite Ni, Li and McAuley (2019)",
+        domains=_amazon_2018(),
+        default=("crafts", "industrial", "instruments", "office", "pantry"),
+    ),
+    "amazon2023": Official(
+        licence="Amazon Reviews 2023 (McAuley Lab, UC San Diego): its makers assign no licence and give it for research; cite Hou et al. (2024)",
+        domains=_amazon_2023(),
+        default=("industrial", "instruments", "videogames"),
+    ),
     "movielens": Official(
-        licence="MovieLens 1M (GroupLens, University of Minnesota): for research, no redistribution, no commercial use; cite Harper and Konstan (2015)",
-        domains={"ml-1m": (RemoteFile("archive", "https://files.grouplens.org/datasets/movielens/ml-1m.zip", "c4d9eecfca2ab87c1945afe126590906"),)},
+        licence="MovieLens (GroupLens, University of Minnesota): for research, no commercial use, passed on only as the README in each zip allows "
+        "(100K, 1M and 10M: not at all); cite Harper and Konstan (2015)",
+        domains={name: (RemoteFile("archive", f"https://files.grouplens.org/datasets/movielens/{name}.zip", md5),) for name, md5 in _MOVIELENS.items()},
         default=("ml-1m",),
     ),
 }

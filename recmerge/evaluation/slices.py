@@ -4,7 +4,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from recmerge.names import IS_TARGET, ITEM_ID, SPLIT, TRAIN, USER_ID, VALID
+from recmerge.names import IS_TARGET, ITEM_ID, POSITION, SPLIT, TRAIN, USER_ID
 
 Mask = npt.NDArray[np.bool_]
 
@@ -22,8 +22,9 @@ def user_facts(rankings: pl.DataFrame, users: pl.DataFrame, events: pl.DataFrame
 
     Args:
         rankings: user_id, item_id, is_target.
-        users: user_id, n_events, tied (the last two events share a timestamp).
-        events: user_id, item_id, split.
+        users: user_id, tied (the test target shares its timestamp with an event beside it: the last two do, or under a time split the
+            first two of the test period).
+        events: user_id, item_id, position, split.
         split: What was ranked: the history is all before the test event, or before the validation event.
 
     Returns:
@@ -31,8 +32,8 @@ def user_facts(rankings: pl.DataFrame, users: pl.DataFrame, events: pl.DataFrame
     """
     target = rankings.filter(pl.col(IS_TARGET)).select(pl.col(USER_ID, ITEM_ID).cast(pl.String)).unique(USER_ID)
     bought = events.filter(pl.col(SPLIT) == TRAIN).group_by(pl.col(ITEM_ID).cast(pl.String)).agg(pl.len().alias(_N_TRAIN))
-    held_out = 2 if split == VALID else 1
-    known = users.select(pl.col(USER_ID).cast(pl.String), "tied", (pl.col("n_events") - held_out).alias(_N_HISTORY))
+    asked = events.filter(pl.col(SPLIT) == split).select(pl.col(USER_ID).cast(pl.String), pl.col(POSITION).alias(_N_HISTORY))
+    known = users.select(pl.col(USER_ID).cast(pl.String), "tied").join(asked, on=USER_ID, how="left")
     return target.join(bought, on=ITEM_ID, how="left").with_columns(pl.col(_N_TRAIN).fill_null(0)).join(known, on=USER_ID, how="left").sort(USER_ID)
 
 

@@ -16,28 +16,32 @@ from recmerge.merging.parts import LowRank, Method, all_modules, equal_weights
 _ADAPTER_FIX = "merge adapters of one base model, or add --allow-base-mismatch if you know they fit"
 
 
-def check_weights(weights: Sequence[float] | None, n_adapters: int) -> list[float]:
-    """Return one finite weight per adapter; equal ones that sum to one by default.
+def check_weights(weights: Sequence[float] | None, n_adapters: int, method: Method | None = None) -> list[float]:
+    """Return one finite weight per adapter.
 
     Args:
-        weights: As given, or None.
+        weights: As given, or None for the rule's default: 1.0 each, or equal ones that sum to one.
         n_adapters: M.
+        method: The rule; None for one without demands.
 
     Returns:
         M weights.
 
     Raises:
-        UsageError: There is no adapter, the counts differ, or a weight is NaN, infinite, or all are zero.
+        UsageError: There is no adapter, the counts differ, a weight is NaN, infinite, or negative where the rule takes
+            shares, or all are zero.
     """
     if n_adapters == 0:
         raise UsageError("no adapters to merge, at least one is needed", fix="give --adapters A,B,C or --target T --sources S1,S2")
     if weights is None:
-        return equal_weights(n_adapters)
+        return [1.0] * n_adapters if method and method.unit_weights else equal_weights(n_adapters)
     if len(weights) != n_adapters:
         raise UsageError(f"{len(weights)} weights for {n_adapters} adapters", fix="give one weight per adapter, in their order")
     for weight in weights:
         if not math.isfinite(weight):
             raise UsageError(f"weight {weight} is not allowed: weights are finite numbers", fix="mend --weights")
+        if weight < 0 and method and method.shares:
+            raise UsageError(f"weight {weight:g} is not allowed: this method's weights are shares of a mean, at least 0", fix="use --method task_arithmetic")
     if not any(weights):
         raise UsageError("all weights are zero, so nothing would be merged", fix="give at least one other weight")
     return [float(w) for w in weights]

@@ -4,12 +4,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from recmerge.merging.parts import Delta, LoraFactors, LowRank, require_equal
+from recmerge.merging.parts import LoraFactors, LowRank, require_equal
 
 NEEDS = ("rank", "scaling")
 
 
-def factor(factors: Sequence[LoraFactors], weights: Sequence[float]) -> Delta:
+def factor(factors: Sequence[LoraFactors], weights: Sequence[float]) -> LowRank:
     """Return s (sum_i w_i B_i) (sum_i w_i A_i), with s the scaling all adapters share.
 
     The rank stays that of one adapter. The product holds cross terms w_i w_j B_i A_j; they stand for the mean only

@@ -4,12 +4,12 @@ import math
 from collections.abc import Sequence
 
 from recmerge.errors import ArtifactError
-from recmerge.merging.parts import Delta, LoraFactors, LowRank, require_equal
+from recmerge.merging.parts import LoraFactors, LowRank, require_equal
 
 NEEDS = ("rank",)
 
 
-def linear(factors: Sequence[LoraFactors], weights: Sequence[float]) -> Delta:
+def linear(factors: Sequence[LoraFactors], weights: Sequence[float]) -> LowRank:
     """Return (sum_i sqrt(|w_i s_i|) B_i) (sum_i sign(w_i s_i) sqrt(|w_i s_i|) A_i).
 
     What it gets wrong: besides the wanted w_i s_i B_i A_i it holds every cross term B_i A_j, so it is not the weighted

@@ -1,15 +1,19 @@
 """What every merging rule shares: its inputs, its result, and the algebra of low-rank matrices."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from recmerge.errors import ArtifactError
 from recmerge.lm.adapter_file import AdapterFile
+from recmerge.merging.tiles import times
 
 Matrix = NDArray[np.float64]
+_ENTRIES = 2**18  # numbers of a dense matrix that are widened to float64 at once
 
 
 @dataclass(frozen=True)
@@ -52,26 +56,57 @@ class LowRank:
         return self.B.shape[1]
 
 
-Delta = LowRank  # rules of full rank will add a dense kind here
+@dataclass(frozen=True)
+class Dense:
+    """A change of one weight whose rank is full, with every weight and scaling inside.
+
+    Args:
+        matrix: (out, in), float32: summed in float64 and rounded once.
+        kept: M counts: how many entries of each adapter's task vector went in and are not zero.
+    """
+
+    matrix: NDArray[np.float32]
+    kept: tuple[int, ...] = ()
+
+    @property
+    def rank(self) -> int:
+        """The most that the rank can be: the smaller side."""
+        return min(self.matrix.shape)
+
+    def energy(self) -> float:
+        """Return the squared Frobenius norm, summed in float64."""
+        rows = max(1, _ENTRIES // max(self.matrix.shape[1], 1))
+        return math.fsum(float(np.sum(np.square(self.matrix[i : i + rows], dtype=np.float64))) for i in range(0, len(self.matrix), rows))
+
+
+Delta = LowRank | Dense
 
 
 @dataclass(frozen=True)
 class Method:
-    """A merging rule and what it asks of its adapters.
+    """A merging rule and what it asks of its adapters and its user.
 
     Args:
-        merge: The rule: one module's factors (M of them) and M weights in, the merged change out.
+        merge: The rule: one module's factors (M of them), M weights and the options in, the merged change out.
         needs: What must be equal over the adapters in every module: "rank", "scaling".
         shared_init: Whether the rule assumes that all A started from the same numbers.
+        options: The options that a user may set, with their defaults; see `recmerge.merging.recipe`.
+        full_rank: Whether the rule returns `Dense`, so that its result cannot be stacked factors.
+        unit_weights: Whether the weights are 1.0 by default, as published; else they are equal and sum to one.
+        shares: Whether the weights are shares of a mean, so that none may be negative.
     """
 
-    merge: Callable[[Sequence[LoraFactors], Sequence[float]], Delta]
+    merge: Callable[..., Delta]
     needs: tuple[str, ...] = ()
     shared_init: bool = False
+    options: Mapping[str, Any] = field(default_factory=dict)
+    full_rank: bool = False
+    unit_weights: bool = False
+    shares: bool = False
 
-    def __call__(self, factors: Sequence[LoraFactors], weights: Sequence[float]) -> Delta:
+    def __call__(self, factors: Sequence[LoraFactors], weights: Sequence[float], **arguments: Any) -> Delta:
         """Apply the rule to one module."""
-        return self.merge(factors, weights)
+        return self.merge(factors, weights, **arguments)
 
 
 def equal_weights(n: int) -> list[float]:
@@ -124,18 +159,20 @@ def inner_products(factors: Sequence[LoraFactors]) -> Matrix:
     """
     left = np.concatenate([f.B * f.scaling for f in factors], axis=1)
     right = np.concatenate([f.A for f in factors], axis=0)
-    gram = (left.T @ left) * (right @ right.T)
+    gram = times(left.T, left) * times(right, right.T)
     edges = np.cumsum([0, *(f.rank for f in factors)])
     m = len(factors)
     return np.array([[gram[edges[i] : edges[i + 1], edges[j] : edges[j + 1]].sum() for j in range(m)] for i in range(m)])
 
 
 def norm(delta: Delta) -> float:
-    """Return the Frobenius norm of B @ A without forming it."""
+    """Return the Frobenius norm of a change; that of B @ A without forming it."""
+    if isinstance(delta, Dense):
+        return math.sqrt(delta.energy())
     return float(np.sqrt(max(inner_products([LoraFactors(delta.B, delta.A, 1.0)])[0, 0], 0.0)))
 
 
-def distance(found: Delta, meant: Delta) -> float:
+def distance(found: LowRank, meant: LowRank) -> float:
     """Return the Frobenius norm of found - meant, where both have the same rank and nearly the same factors.
 
     Written as [dB, B] @ [A found; dA], no two large terms cancel, so small differences are seen exactly.

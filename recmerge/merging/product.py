@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from recmerge.merging.parts import Delta, LoraFactors, LowRank
+from recmerge.merging.parts import LoraFactors, LowRank
 
 
-def product(factors: Sequence[LoraFactors], weights: Sequence[float]) -> Delta:
+def product(factors: Sequence[LoraFactors], weights: Sequence[float]) -> LowRank:
     """Return sum_i w_i s_i B_i A_i, exactly, as stacked factors.
 
     The result's rank is the sum of the ranks; ranks, scalings and modules may differ, weights may be negative.

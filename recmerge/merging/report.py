@@ -7,34 +7,37 @@ from typing import Any
 import numpy as np
 
 from recmerge.lm.adapter_file import AdapterFile
-from recmerge.merging.parts import LoraFactors, LowRank, inner_products, norm
+from recmerge.merging.combine import Merged
+from recmerge.merging.parts import inner_products, norm
+from recmerge.merging.rank_out import FOLD, parse_rank_out
+from recmerge.merging.recipe import Recipe
 
 SCHEMA = 1
 
 
-def module_report(factors: Sequence[LoraFactors], merged: LowRank, energy_lost: float) -> dict[str, Any]:
+def module_report(merged: Merged) -> dict[str, Any]:
     """Describe one module.
 
     Args:
-        factors: M adapters' factors.
-        merged: The merged change, as it will be stored.
-        energy_lost: Share of the squared norm that `svd:R` dropped, in [0, 1].
+        merged: The merged module; its change as it will be stored.
 
     Returns:
-        The rank, the M norms of the task vectors, their M x M cosines (None where a task vector is zero), the result's norm.
+        The rank, the M norms of the task vectors, their M x M cosines (None where a task vector is zero), the result's norm,
+        the share of its energy that `svd:R` dropped, in [0, 1], and of a rule that leaves entries out how many of each
+        adapter went in.
     """
-    products = inner_products(factors)
+    products = inner_products(merged.factors)
     norms = np.sqrt(np.maximum(np.diag(products), 0.0))
     with np.errstate(divide="ignore", invalid="ignore"):
         cosines = products / np.outer(norms, norms)
     shown = [[float(np.clip(c, -1, 1)) if math.isfinite(c) else None for c in row] for row in cosines]
     return {
-        "rank": merged.rank,
+        "rank": merged.delta.rank,
         "norms": [float(n) for n in norms],
         "cosine": shown,
-        "merged_norm": norm(merged),
-        "energy_lost": energy_lost,
-    }
+        "merged_norm": norm(merged.delta),
+        "energy_lost": merged.energy_lost,
+    } | ({"kept": list(merged.kept)} if merged.kept else {})
 
 
 def describe(adapters: Sequence[AdapterFile], paths: Sequence[str]) -> list[dict[str, Any]]:
@@ -45,7 +48,7 @@ def describe(adapters: Sequence[AdapterFile], paths: Sequence[str]) -> list[dict
         paths: Where each lies, as the report should say it.
 
     Returns:
-        Per adapter: label, path, the weights' hash, modules, ranks, scalings and parameters.
+        Per adapter: label, path, the weights' hash, modules, ranks, scalings, parameters, and the entries of its task vector.
     """
     return [
         {
@@ -56,6 +59,7 @@ def describe(adapters: Sequence[AdapterFile], paths: Sequence[str]) -> list[dict
             "ranks": sorted({a.rank(m) for m in a.modules}),
             "scalings": sorted({a.scaling(m) for m in a.modules}),
             "parameters": a.n_parameters(),
+            "entries": sum(math.prod(a.shape(m)) for m in a.modules),
         }
         for a, path in zip(adapters, paths, strict=True)
     ]
@@ -78,6 +82,7 @@ def summarise(modules: Mapping[str, Mapping[str, Any]], n_adapters: int) -> dict
     total = sum(r["merged_norm"] ** 2 / max(1 - r["energy_lost"], 1e-300) for r in rows)
     kept = sum(r["merged_norm"] ** 2 for r in rows)
     errors = [r["relative_error"] for r in rows if r.get("relative_error") is not None]
+    counted = [r["kept"] for r in rows if "kept" in r]
     return {
         "modules": len(rows),
         "task_vector_norms": [float(v) for v in np.sqrt((norms**2).sum(axis=0))],
@@ -85,7 +90,45 @@ def summarise(modules: Mapping[str, Mapping[str, Any]], n_adapters: int) -> dict
         "mean_cosine": float(np.mean(cosines)) if cosines else None,
         "energy_lost": 1 - kept / total if total else 0.0,
         "max_relative_error": max(errors) if errors else None,
+    } | ({"kept": [sum(column) for column in zip(*counted, strict=True)]} if counted else {})
+
+
+def merge_report(recipe: Recipe, adapters: Sequence[AdapterFile], paths: Sequence[str], modules: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Return what `merge_report.json` holds.
+
+    Args:
+        recipe: How the adapters were merged.
+        adapters: M adapters.
+        paths: Where each lies, as the report should say it.
+        modules: module -> its report.
+
+    Returns:
+        A JSON-like dict.
+    """
+    return {
+        "schema": SCHEMA,
+        "method": recipe.method,
+        "weights": list(recipe.weights),
+        "options": dict(recipe.options),
+        "rank_out": recipe.rank_out,
+        "adapters": describe(adapters, paths),
+        "summary": summarise(modules, len(adapters)),
+        "inference": inference_cost(adapters, modules, parse_rank_out(recipe.rank_out).kind == FOLD),
+        "modules": modules,
     }
+
+
+def summary_line(report: Mapping[str, Any]) -> str:
+    """Return a merge in one line, from its report."""
+    s = report["summary"]
+    added = report["inference"]["added_parameters"]
+    text = f"merged {len(report['adapters'])} adapters by '{report['method']}': {s['modules']} modules, {added:,} added parameters"
+    if "kept" in s:
+        entries = sum(a["entries"] for a in report["adapters"])
+        text += f", {sum(s['kept']) / entries:.1%} of the entries kept"
+    if s["energy_lost"]:
+        text += f", {s['energy_lost']:.2%} of the energy lost"
+    return text + f", largest relative error {s['max_relative_error']:.1e}"
 
 
 def inference_cost(adapters: Sequence[AdapterFile], modules: Mapping[str, Mapping[str, Any]], folded: bool) -> dict[str, Any]:

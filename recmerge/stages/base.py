@@ -12,11 +12,10 @@ from recmerge.runs.directory import Run, write_text
 from recmerge.runs.manifest import RunSpec, code_version, input_from_file
 from recmerge.runs.resolve import resolve
 from recmerge.runs.workspace import Workspace, check_name
-from recmerge.stages.base_card import base_model_card
+from recmerge.stages.base_card import ASKED, base_model_card
 from recmerge.stages.base_corpus import BEHAVIOUR, Corpus, behaviour_of, read_corpus
 from recmerge.stages.execute import Plan
 
-_ASKED = 5000  # titles that knowledge is measured on, at most
 _CODE = (
     *("lm/cores.py", "lm/encoding.py", "lm/fused_loss.py", "lm/knowledge.py", "lm/muon.py", "lm/new_base.py", "lm/pretrain.py", "lm/shelves.py"),
     *("data/titles.py", "data/sources", "data/dataset.py", "stages/base.py", "stages/base_corpus.py"),
@@ -44,7 +43,7 @@ def plan_base(config: BaseConfig, workspace: Workspace, name: str) -> Plan:
         inputs.append(found.as_input(f"{BEHAVIOUR}:{found.manifest.facts['domains'][0]}", workspace))
     resolved = config.resolved()
     resolved["catalogues"] = sorted(config.catalogues)  # where the files lie does not matter: their content is in the inputs
-    spec = RunSpec("base", name, resolved, tuple(inputs), code_version(*_CODE), {"seed": config.seed})
+    spec = RunSpec("base", name, resolved, tuple(inputs), code_version(*_CODE), {"seed": config.seed}, ("data_note",))
     return Plan(spec, (f"{MODEL_DIR}/model.safetensors", f"{MODEL_DIR}/tokenizer.json", f"{MODEL_DIR}/config.json", LOSS_FILE))
 
 
@@ -106,6 +105,6 @@ def _knowledge(model: Any, encoder: Any, items: list[CatalogueItem]) -> dict[str
     from recmerge.lm.knowledge import measure_knowledge
 
     titles = sorted({encoder.title(i.title) for i in items})
-    if len(titles) > _ASKED:
-        titles = sorted(random.Random(0).sample(titles, _ASKED))  # noqa: S311  (no secret)
+    if len(titles) > ASKED:
+        titles = sorted(random.Random(0).sample(titles, ASKED))  # noqa: S311  (no secret)
     return asdict(measure_knowledge(model, titles, encoder.start_ids, encoder.end_id))

@@ -4,6 +4,8 @@ from typing import Any
 
 from recmerge.config.base import BaseConfig
 
+ASKED = 5000  # titles that knowledge is measured on, at most
+
 
 def base_model_card(name: str, facts: dict[str, Any], config: BaseConfig) -> str:
     """Write a model card.
@@ -53,7 +55,13 @@ def base_model_card(name: str, facts: dict[str, Any], config: BaseConfig) -> str
         f"| learned | {learned['titles']:,} | {learned['loss']:.3f} | {learned['completed']:.1%} |",
         f"| held out | {unseen['titles']:,} | {unseen['loss']:.3f} | {unseen['completed']:.1%} |",
         "",
-        "Each title alone behind the start token. Layout: start, title, end, title, end ...: the `open` prompts of recmerge.",
+        f"Each title alone behind the start token; at most {ASKED:,} titles, drawn by a seed. Layout: start, title, end, title, end ...: the",
+        "`open` prompts of recmerge.",
+        "",
+        "## To make it again",
+        "",
+        f"`recmerge base pretrain --config {name}` on the same data: the same weights on the same kind of machine.",
+        *(["", config.data_note] if config.data_note else []),
         "",
     ]
     return "\n".join(lines)

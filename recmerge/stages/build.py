@@ -3,10 +3,11 @@
 from typing import Any
 
 from recmerge.config.data import BuildConfig
-from recmerge.data.building import PUBLISHED, build_clean, build_published
+from recmerge.data.building import PUBLISHED, TIME, build_clean, build_published
 from recmerge.data.dataset import DOMAIN_FILES, candidates_sha256, examples, write_domain
 from recmerge.data.official import RAW_DIR, raw_paths
 from recmerge.data.sources import SOURCES
+from recmerge.data.splitting import Cuts, TimeSplit, moment
 from recmerge.errors import ArtifactError, ConfigError, unknown_name
 from recmerge.names import PACKAGE_PREFIX, TEST, expand_path
 from recmerge.runs.directory import Run
@@ -21,6 +22,7 @@ _CODE = (
     "data/dataset.py",
     "data/draws.py",
     "data/filtering.py",
+    "data/leakage.py",
     "data/sources",
     "data/splitting.py",
     "data/titles.py",
@@ -82,13 +84,40 @@ def run_build(config: BuildConfig, run: Run) -> None:
     if config.profile == PUBLISHED:
         domain, facts = build_published(domain_name, raw, **shared)
     else:
-        shared |= {"k": config.k_core, "tie_break": config.tie_break, "max_title_chars": config.max_title_chars}
+        shared |= {"k": config.k_core, "tie_break": config.tie_break, "max_title_chars": config.max_title_chars, "time_split": _time_split(config)}
         domain, facts = build_clean(domain_name, raw, **shared)
+    facts["read"]["counts"] = dict(raw.counts)
+    if any(raw.counts.values()):
+        run.reporter.say(f"in the files: {', '.join(f'{n:,} {name}' for name, n in raw.counts.items() if n)}")
     write_domain(run.path, domain)
     digest = candidates_sha256(examples(domain, TEST))
     run.facts.update(kind="domain", domains=[domain_name], profile=config.profile, **facts, candidates={"n": config.n_candidates, "sha256": digest})
     counts = facts["counts"]
     run.reporter.say(f"{domain_name}: {counts['users']:,} users, {counts['items']:,} items, {counts['events']:,} events, {counts['rows']:,} training rows")
+    run.reporter.say(f"{domain_name}: {_told(facts['split'], facts['future'])}")
+
+
+def _time_split(config: BuildConfig) -> TimeSplit | None:
+    if config.split != TIME:
+        return None
+    cuts = None if config.valid_from is None or config.test_from is None else Cuts(config.valid_from, config.test_from)
+    return TimeSplit(config.valid_share, config.test_share, cuts)
+
+
+def _told(split: dict[str, Any], future: dict[str, Any]) -> str:
+    """Say how far training and test overlap in time."""
+    if split["kind"] == TIME:
+        events = split["events"]
+        return (
+            f"split by time: training before {moment(split['valid_from'])}, test from {moment(split['test_from'])}; {events['train']:,} events to train on, "
+            f"{events['valid']:,} users validate, {events['test']:,} test, {events.get('unasked', 0):,} other events held out"
+        )
+    n = future["test_users"]
+    return (
+        f"leave-one-out sees the future: {future['test_users_training_after_tests']:,} of {n:,} test users have training events later than another user's "
+        f"test, {future['test_users_tested_before_training']:,} are tested before a training event of another user, and "
+        f"{future['train_share_after_median_test']:.1%} of the training events are later than the median test (`--split time` prevents it)"
+    )
 
 
 def _files(domain: str, config: BuildConfig, workspace: Workspace) -> dict[str, str]:

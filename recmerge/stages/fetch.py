@@ -46,7 +46,7 @@ def run_fetch(
         ConflictError: Another process fetches into the same folder.
     """
     chosen = list(dict.fromkeys(domains or official(source).default))
-    files = [f for domain in chosen for f in official_files(source, domain)]
+    files = list(dict.fromkeys(f for domain in chosen for f in official_files(source, domain)))  # two domains may share a file
     folder = workspace.root / RAW_DIR / source
     missing = [f for f in files if not complete(folder, [f])]
     remotes = _survey_all(missing, mirror, pause)

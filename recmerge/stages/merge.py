@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,14 @@ from recmerge.lm.adapter_file import CONFIG_FILE, WEIGHTS_FILE, AdapterFile
 from recmerge.lm.adapter_write import AdapterShape, target_modules_of, write_adapter
 from recmerge.lm.tensor_file import stored_type
 from recmerge.merging import METHODS
-from recmerge.merging.card import About, merged_card, model_readme, readme
+from recmerge.merging.card import merged_card, model_readme, readme
 from recmerge.merging.check import base_of, check_adapters, check_bases, check_weights, check_written
-from recmerge.merging.combine import combine
-from recmerge.merging.parts import LowRank, all_modules, distance, module_factors, norm
+from recmerge.merging.combine import Merger, warm_up
+from recmerge.merging.parts import Delta, LowRank, all_modules, distance, norm
 from recmerge.merging.rank_out import FOLD, parse_rank_out
 from recmerge.merging.rank_out.fold import check_folded, fold, match_modules, open_base
-from recmerge.merging.report import SCHEMA, describe, inference_cost, module_report, summarise
+from recmerge.merging.recipe import Recipe, check_options, complete
+from recmerge.merging.report import merge_report, module_report, summary_line
 from recmerge.names import ADAPTER_CARD, ADAPTER_DIR, MERGE_REPORT_FILE, MODEL_DIR
 from recmerge.runs.directory import Run, write_text
 from recmerge.runs.manifest import Input, RunSpec, code_version
@@ -47,21 +49,20 @@ def plan_merge(config: MergeConfig, workspace: Workspace, reporter: Reporter, na
         UsageError: The settings do not fit together, or a name is needed.
         ArtifactError: An adapter is missing, corrupt or does not fit the others.
     """
-    weights, adapters = _admit(config, workspace, reporter)
+    recipe, adapters = _admit(config, workspace, reporter)
     if name is None and config.target is None:
         raise UsageError("a merge of named adapters has no name of its own", fix="add --name NAME")
     inputs = [a.source for a in adapters]
-    folded = parse_rank_out(config.rank_out).kind == FOLD
+    folded = parse_rank_out(recipe.rank_out).kind == FOLD
     if folded:
         inputs.append(_base_input(config, workspace, [a.file for a in adapters], reporter))
-    resolved = {**config.resolved(), "weights": weights, "dtype": config.dtype or (None if folded else "float32")}
-    domains = [config.target] if config.target else sorted({d for a in adapters for d in a.domains})
     spec = RunSpec(
         stage="merge",
         name=check_name(name or f"{config.target}-{config.method}"),
-        config={**resolved, "domains": domains},
+        config={**_resolved(config, recipe), "dtype": config.dtype or (None if folded else "float32")},
         inputs=tuple(inputs),
         code=code_version(*_CODE),
+        seeds={"merge": recipe.options["seed"]} if "seed" in recipe.options else {},
         ignore=("adapters", "sources", "base", "allow_base_mismatch"),  # what they name is in the inputs
     )
     made = (f"{MODEL_DIR}/config.json",) if folded else (f"{ADAPTER_DIR}/{WEIGHTS_FILE}", f"{ADAPTER_DIR}/{CONFIG_FILE}")
@@ -80,28 +81,26 @@ def run_merge(config: MergeConfig, run: Run) -> None:
     """
     sources = [i for i in run.spec.inputs if i.role.startswith("adapter-")]
     adapters = [open_again(s, run.workspace) for s in sources]
-    weights = [float(w) for w in run.spec.config["weights"]]
-    if config.method == "weaverec" and len(set(weights)) > 1:
+    recipe = _recipe_of(run.spec)
+    if recipe.method == "weaverec" and len(set(recipe.weights)) > 1:
         run.reporter.say("the weights are unequal: this is 'product', WeaveRec's own weights are equal")
-    work = _fold_base if parse_rank_out(config.rank_out).kind == FOLD else _make_adapter
-    modules = work(config, run, adapters, weights)
-    report = _report(config, adapters, [s.path for s in sources], weights, modules)
+    merger = _warm(adapters, recipe, run.reporter)
+    folded = merger.rank_out.kind == FOLD
+    modules = (_fold_base if folded else _make_adapter)(config, run, merger)
+    report = merge_report(recipe, adapters, [s.path for s in sources], modules)
     write_text(run.path / MERGE_REPORT_FILE, json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
     silent: list[str] = []
     run.facts.update(
-        kind="model" if work is _fold_base else "adapter",
-        domains=run.spec.config["domains"],
-        method=config.method,
-        weights=weights,
-        rank_out=config.rank_out,
+        kind="model" if folded else "adapter",
+        **asdict(recipe),
         base=base_of(adapters[0]),
         base_mismatch=check_bases(adapters, True, silent.append),
         merged_from=[a.label for a in adapters],
         modules=len(modules),
-        **{k: report["summary"][k] for k in ("max_relative_error", "energy_lost")},
+        **{k: report["summary"][k] for k in ("max_relative_error", "energy_lost", "kept") if k in report["summary"]},
         added_parameters=report["inference"]["added_parameters"],
     )
-    run.reporter.say(_summary(report))
+    run.reporter.say(summary_line(report))
 
 
 def examine_merge(config: MergeConfig, workspace: Workspace, reporter: Reporter) -> dict[str, Any]:
@@ -119,21 +118,45 @@ def examine_merge(config: MergeConfig, workspace: Workspace, reporter: Reporter)
         UsageError: The settings do not fit together.
         ArtifactError: An adapter is missing, corrupt or does not fit the others.
     """
-    weights, named = _admit(config, workspace, reporter)
+    recipe, named = _admit(config, workspace, reporter)
     adapters = [a.file for a in named]
-    modules = {m: _merge_module(config, adapters, weights, m)[1] for m in all_modules(adapters)}
-    return {**_report(config, adapters, [a.source.path for a in named], weights, modules), "warnings": list(getattr(reporter, "warnings", []))}
+    merger = _warm(adapters, recipe, reporter)
+    modules = {m: module_report(merger.module(m)) for m in all_modules(adapters)}
+    return {**merge_report(recipe, adapters, [a.source.path for a in named], modules), "warnings": list(getattr(reporter, "warnings", []))}
 
 
-def _admit(config: MergeConfig, workspace: Workspace, reporter: Reporter) -> tuple[list[float], list[NamedAdapter]]:
+def _admit(config: MergeConfig, workspace: Workspace, reporter: Reporter) -> tuple[Recipe, list[NamedAdapter]]:
     if config.method not in METHODS:
         raise UsageError(unknown_name("merge method", config.method, METHODS), fix="`recmerge merge --list-methods` lists them")
-    weights = check_weights(config.weights, n_adapters(config))  # before anything is opened
+    method = METHODS[config.method]
+    weights = check_weights(config.weights, n_adapters(config), method)  # before anything is opened
+    options = check_options(config.method, config.options(), config.rank_out)
     adapters = find_adapters(config, workspace)
     files = [a.file for a in adapters]
     check_bases(files, config.allow_base_mismatch, reporter.warn)
-    check_adapters(files, METHODS[config.method], config.method, reporter.warn)
-    return weights, adapters
+    check_adapters(files, method, config.method, reporter.warn)
+    domains = [config.target] if config.target else sorted({d for a in adapters for d in a.domains})
+    return complete(Recipe(config.method, weights, "", options, domains), config.rank_out, files), adapters
+
+
+def _resolved(config: MergeConfig, recipe: Recipe) -> dict[str, Any]:
+    """Return the settings to record: nothing left to default, and no option that the method does not have."""
+    others = {k: v for k, v in config.resolved().items() if k not in config.options()}
+    return {**others, "weights": list(recipe.weights), "rank_out": recipe.rank_out, **recipe.options, "domains": list(recipe.domains)}
+
+
+def _recipe_of(spec: RunSpec) -> Recipe:
+    known = spec.config
+    options = {name: known[name] for name in METHODS[known["method"]].options}
+    return Recipe(known["method"], known["weights"], known["rank_out"], options, known["domains"])
+
+
+def _warm(adapters: Sequence[AdapterFile], recipe: Recipe, reporter: Reporter) -> Merger:
+    n_modules = warm_up(adapters, recipe)
+    if n_modules == 0:
+        return Merger(adapters, recipe)
+    with reporter.bar("trimming", n_modules) as bar:
+        return Merger(adapters, recipe, bar.advance)
 
 
 def _base_input(config: MergeConfig, workspace: Workspace, adapters: Sequence[AdapterFile], reporter: Reporter) -> Input:
@@ -159,19 +182,16 @@ def _layout(adapters: Sequence[AdapterFile]) -> tuple[list[str], list[tuple[int,
     return modules, [next(a.shape(m) for a in adapters if m in a) for m in modules]
 
 
-def _merge_module(config: MergeConfig, adapters: Sequence[AdapterFile], weights: Sequence[float], module: str) -> tuple[LowRank, dict[str, Any]]:
-    factors = module_factors(adapters, module)
-    merged, lost = combine(module, factors, weights, METHODS[config.method], parse_rank_out(config.rank_out))
-    return merged, module_report(factors, merged, lost)
-
-
-def _make_adapter(config: MergeConfig, run: Run, adapters: Sequence[AdapterFile], weights: Sequence[float]) -> dict[str, dict[str, Any]]:
+def _make_adapter(config: MergeConfig, run: Run, merger: Merger) -> dict[str, dict[str, Any]]:
     merged: dict[str, LowRank] = {}
     modules: dict[str, dict[str, Any]] = {}
+    adapters, recipe = merger.adapters, merger.recipe
     names = all_modules(adapters)
     with run.reporter.bar("merging", len(names)) as bar:
         for name in names:
-            merged[name], modules[name] = _merge_module(config, adapters, weights, name)
+            module = merger.module(name)
+            assert isinstance(module.delta, LowRank)
+            merged[name], modules[name] = module.delta, module_report(module)
             bar.advance()
     folder = run.path / ADAPTER_DIR
     dtype = stored_type(config.dtype)
@@ -182,9 +202,8 @@ def _make_adapter(config: MergeConfig, run: Run, adapters: Sequence[AdapterFile]
         revision=base_of(adapters[0])["revision"],
         fan_in_fan_out=adapters[0].fan_in_fan_out,
     )
-    about = About(config.method, weights, config.rank_out, run.spec.config["domains"])
     factors = {m: (d.B, d.A) for m, d in merged.items()}
-    write_adapter(folder, factors, shape, dtype, merged_card(adapters, about, "adapter"), readme(run.spec.name, adapters, about))
+    write_adapter(folder, factors, shape, dtype, merged_card(adapters, recipe, "adapter"), readme(run.spec.name, adapters, recipe))
     try:
         written = AdapterFile(folder)
         check_written(written, merged, dtype)
@@ -208,7 +227,8 @@ def _relative_error(written: AdapterFile, module: str, meant: LowRank) -> float:
     return distance(found, meant) / size if size else 0.0
 
 
-def _fold_base(config: MergeConfig, run: Run, adapters: Sequence[AdapterFile], weights: Sequence[float]) -> dict[str, dict[str, Any]]:
+def _fold_base(config: MergeConfig, run: Run, merger: Merger) -> dict[str, dict[str, Any]]:
+    adapters, recipe = merger.adapters, merger.recipe
     base = open_base(run.input_path("base"))
     names, shapes = _layout(adapters)
     matches = match_modules(base, names, shapes, adapters[0].fan_in_fan_out)
@@ -216,46 +236,22 @@ def _fold_base(config: MergeConfig, run: Run, adapters: Sequence[AdapterFile], w
     folder = run.path / MODEL_DIR
     with run.reporter.bar("folding", len(names)) as bar:
 
-        def delta_of(module: str) -> LowRank:
-            merged, modules[module] = _merge_module(config, adapters, weights, module)
+        def delta_of(name: str) -> Delta:
+            module = merger.module(name)
+            modules[name] = module_report(module)
             bar.advance()
-            return merged
+            return module.delta
 
         folded = fold(base, matches, delta_of, folder, config.dtype)
     for module, lost in folded.errors.items():
         modules[module] |= {"relative_error": lost.weight, "relative_error_of_change": lost.delta}
-    about = About(config.method, weights, config.rank_out, run.spec.config["domains"])
     card = base.folder / ADAPTER_CARD
     known = json.loads(card.read_text(encoding="utf-8")) if card.is_file() else {}
-    write_text(folder / ADAPTER_CARD, json.dumps({**known, **merged_card(adapters, about, "model")}, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
-    write_text(folder / "README.md", model_readme(run.spec.name, adapters, about))
+    write_text(folder / ADAPTER_CARD, json.dumps({**known, **merged_card(adapters, recipe, "model")}, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
+    write_text(folder / "README.md", model_readme(run.spec.name, adapters, recipe))
     try:
         check_folded(folder, folded.checksums)
     except ArtifactError:
         folder.rename(folder.with_name(folder.name + FAILED))
         raise
     return dict(sorted(modules.items()))
-
-
-def _report(
-    config: MergeConfig, adapters: Sequence[AdapterFile], paths: Sequence[str], weights: Sequence[float], modules: dict[str, dict[str, Any]]
-) -> dict[str, Any]:
-    return {
-        "schema": SCHEMA,
-        "method": config.method,
-        "weights": list(weights),
-        "rank_out": config.rank_out,
-        "adapters": describe(adapters, paths),
-        "summary": summarise(modules, len(adapters)),
-        "inference": inference_cost(adapters, modules, parse_rank_out(config.rank_out).kind == FOLD),
-        "modules": modules,
-    }
-
-
-def _summary(report: dict[str, Any]) -> str:
-    s = report["summary"]
-    added = report["inference"]["added_parameters"]
-    text = f"merged {len(report['adapters'])} adapters by '{report['method']}': {s['modules']} modules, {added:,} added parameters"
-    if s["energy_lost"]:
-        text += f", {s['energy_lost']:.2%} of the energy lost"
-    return text + f", largest relative error {s['max_relative_error']:.1e}"

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 from recmerge.config.data import MixConfig
 from recmerge.data.dataset import read_domain, write_frame
-from recmerge.data.mixing import DEFAULT_CAP, mix_rows
+from recmerge.data.mixing import DEFAULT_CAP, mix_rows, refuse_other_cuts
+from recmerge.data.splitting import Cuts
 from recmerge.errors import DataError, UsageError, unknown_name
 from recmerge.names import DOMAIN, ROWS_FILE
 from recmerge.runs.directory import Run
@@ -13,7 +14,7 @@ from recmerge.runs.resolve import Found, resolve
 from recmerge.runs.workspace import Workspace, check_name
 from recmerge.stages.execute import Plan
 
-_CODE = ("data/candidates.py", "data/dataset.py", "data/draws.py", "data/mixing.py", "stages/mix.py")
+_CODE = ("data/candidates.py", "data/dataset.py", "data/draws.py", "data/leakage.py", "data/mixing.py", "stages/mix.py")
 
 
 def plan_mix(target: str, sources: Sequence[str], config: MixConfig, workspace: Workspace, name: str | None = None) -> list[Plan]:
@@ -31,7 +32,7 @@ def plan_mix(target: str, sources: Sequence[str], config: MixConfig, workspace: 
 
     Raises:
         ArtifactError: A domain is not built.
-        DataError: The domains are of different profiles.
+        DataError: The domains are of different profiles, or not split at the same times.
         UsageError: A domain stands twice, or a name is missing or would name several sets.
     """
     found = [_domain(workspace, ref) for ref in (target, *dict.fromkeys(sources))]
@@ -60,15 +61,24 @@ def run_mix(config: MixConfig, run: Run) -> None:
     roles = [i.role for i in run.spec.inputs]
     domains = [read_domain(run.input_path(role), role.removeprefix(f"{DOMAIN}:")) for role in roles]
     caps = {d.name: config.caps.get(d.name, config.cap) for d in domains}
-    rows = mix_rows(domains, caps, config.seed)
+    left_out: dict[str, int] = {}
+    rows = mix_rows(domains, caps, config.seed, left_out)
     write_frame(run.path / ROWS_FILE, rows)
     counts = dict(sorted(rows[DOMAIN].value_counts().iter_rows()))
-    run.facts.update(kind="mix", domains=sorted(caps), profile=domains[0].profile, rows=counts, counts={"rows": rows.height})
+    run.facts.update(kind="mix", domains=sorted(caps), profile=domains[0].profile, rows=counts, counts={"rows": rows.height}, held_out_elsewhere=left_out)
     run.reporter.say(f"{run.spec.name}: {', '.join(f'{n:,} rows of {d}' for d, n in counts.items())}")
+    for name, n in left_out.items():
+        if n:
+            run.reporter.say(f"{run.spec.name}: {n:,} rows of {name} left out, another domain holds the same purchase out")
 
 
 def _domain(workspace: Workspace, ref: str) -> Found:
     return resolve(workspace, ref, ["build"], kind="domain", wanted="domain", hint=f"recmerge data build {ref}")
+
+
+def _cuts(found: Found) -> Cuts | None:
+    split = found.manifest.facts.get("split", {})
+    return Cuts(split["valid_from"], split["test_from"]) if "valid_from" in split else None
 
 
 def _plan(group: list[Found], config: MixConfig, workspace: Workspace, name: str | None) -> Plan:
@@ -77,6 +87,7 @@ def _plan(group: list[Found], config: MixConfig, workspace: Workspace, name: str
     if len(set(profiles.values())) > 1:
         shown = ", ".join(f"{n} is {profile}" for n, profile in profiles.items())
         raise DataError(f"domains of different profiles cannot be mixed: {shown}", fix="build them with one --profile")
+    refuse_other_cuts({f.manifest.name: _cuts(f) for f in ordered})
     settings = config.resolved()
     del settings["union"]  # a union of two is their hybrid
     domains = {f.manifest.facts["domains"][0] for f in ordered}

@@ -1,25 +1,42 @@
-"""Describe a data set in numbers."""
+"""Describe a data set in numbers and in a page of charts."""
 
+from pathlib import Path
 from typing import Any
 
-from recmerge.data.statistics import describe_set
+from recmerge.data.statistics import curves, describe_set
+from recmerge.errors import ConflictError
+from recmerge.evaluation.report.data_set import stats_page
+from recmerge.runs.directory import write_text
 from recmerge.runs.workspace import Workspace
 from recmerge.stages.check import load_set
 
+_STATS_DIR = "data/stats"
 
-def run_stats(ref: str, workspace: Workspace) -> dict[str, Any]:
-    """Describe one data set.
+
+def run_stats(ref: str, workspace: Workspace, out: Path | None = None, *, force: bool = False) -> dict[str, Any]:
+    """Describe one data set, and draw its lengths, popularity, titles and ties.
 
     Args:
         ref: Its name, name@version or path.
         workspace: Where to look.
+        out: The page's file; None: data/stats/<name>-<version>.html in the workspace, which is always the same for one version.
+        force: Replace a file that `out` names.
 
     Returns:
-        Where it lies, and its statistics, see `describe_set`.
+        Where it lies, the page, and its statistics, see `describe_set`.
 
     Raises:
         ArtifactError: There is no such set, or it cannot be read.
+        ConflictError: `out` is a file already, or a folder.
     """
+    if out is not None and (out.is_dir() or (out.exists() and not force)):
+        raise ConflictError(f"{out} is there already", fix="give another --out FILE, or --force to replace a file")
     found, training_set = load_set(ref, workspace)
-    place = {"run_dir": str(found.path.resolve()), "version": found.manifest.version, "outputs": []}
-    return {**place, **describe_set(training_set), "build": found.manifest.facts}
+    manifest = found.manifest
+    described = describe_set(training_set)
+    drawn = {name: curves(domain) for name, domain in sorted(training_set.domains.items())}
+    page = out or workspace.root / _STATS_DIR / f"{manifest.name}-{manifest.version}.html"
+    page.parent.mkdir(parents=True, exist_ok=True)
+    write_text(page, stats_page(described, drawn, found.label))
+    outputs = [{"path": str(page.resolve()), "bytes": page.stat().st_size}]
+    return {"run_dir": str(found.path.resolve()), "version": manifest.version, "outputs": outputs, **described, "build": manifest.facts}

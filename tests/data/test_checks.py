@@ -5,9 +5,10 @@ import polars as pl
 import pytest
 
 from recmerge.data.building import build_clean
-from recmerge.data.checks import check_set, shared_users
+from recmerge.data.checks import check_set
 from recmerge.data.dataset import Domain
 from recmerge.data.sources import RawTables
+from recmerge.data.splitting import Cuts, TimeSplit
 from recmerge.data.training_set import TrainingSet
 
 
@@ -100,11 +101,111 @@ def test_published_validation_rows_are_noted_not_faults(domain: Domain) -> None:
     assert len(findings(domain, rows)) == 20
 
 
-def test_users_of_two_domains_are_counted(raw_tables: Callable[..., RawTables]) -> None:
+def both(a: Domain, b: Domain, rows: pl.DataFrame | None = None) -> TrainingSet:
+    """Put two domains into one set; `rows` replaces those of a."""
+    parts = [(a.rows if rows is None else rows).select(pl.lit("a").alias("domain"), pl.all()), b.rows.select(pl.lit("b").alias("domain"), pl.all())]
+    return TrainingSet("a_b", {"a": a, "b": b}, pl.concat(parts))
+
+
+@pytest.fixture
+def other(grid: Callable[..., RawTables]) -> Domain:
+    """A domain of other users."""
+    raw = grid(n_users=20)
+    return build_clean("b", replace(raw, interactions=raw.interactions.with_columns(pl.col("user_id").str.replace("u", "v"))), n_candidates=10)[0]
+
+
+def test_a_purchase_that_another_domain_holds_out(domain: Domain, other: Domain) -> None:
+    a = replace(domain, name="a")
+    assert check_set(both(a, other)).findings == []
+    user, target = a.rows.select("user_id", "target").row(0)
+    test = (pl.col("split") == "test") & (pl.col("user_id") == "v00")
+    events = other.events.with_columns(pl.when(test).then(pl.lit(target)).otherwise("item_id").alias("item_id"))
+    events = events.with_columns(pl.when(pl.col("user_id") == "v00").then(pl.lit(user)).otherwise("user_id").alias("user_id"))
+    found = check_set(both(a, replace(other, events=events))).findings
+    assert any(f.startswith(f"a: user {user} ") and f.endswith("a validation or test event of another domain of the set") for f in found), found
+    published = both(replace(a, profile="published"), replace(other, events=events, profile="published"))
+    assert check_set(published).notes["rows_held_out_elsewhere_a"] == 1
+
+
+def test_rows_of_a_domain_that_is_not_in_the_set(domain: Domain) -> None:
+    rows = domain.rows.select(pl.lit("toys").alias("domain"), pl.all())
+    found = check_set(TrainingSet("d", {"d": domain}, rows)).findings
+    assert len(found) == 60
+    assert found[0].endswith("is a training row of a domain that the set does not hold")
+
+
+def test_a_target_that_the_history_holds(domain: Domain) -> None:
+    last = (pl.col("user_id") == "u03") & (pl.col("position") == 5)
+    again = domain.events.with_columns(pl.when(last).then(pl.lit("i03")).otherwise("item_id").alias("item_id"))
+    found = findings(replace(domain, events=again))
+    assert "d: split test user u03 position 5: is a target that its user's history holds" in found
+    report = check_set(TrainingSet("d", {"d": replace(domain, events=again, profile="published")}, domain.rows.select(pl.lit("d").alias("domain"), pl.all())))
+    assert report.notes["targets_in_their_history_d"] == 1
+
+
+def test_events_out_of_order_in_time(domain: Domain) -> None:
+    here = (pl.col("user_id") == "u03") & (pl.col("position") == 2)
+    turned = domain.events.with_columns(pl.when(here).then(-1).otherwise("timestamp").alias("timestamp"))
+    assert findings(replace(domain, events=turned)) == ["d: split train user u03 position 2: is earlier than the event before it"]
+    blank = (pl.col("user_id") == "u03") & (pl.col("position") == 0)  # one unknown time, and the order of the file counts
+    unknown = turned.with_columns(pl.when(blank).then(None).otherwise("timestamp").alias("timestamp"))
+    assert findings(replace(domain, events=unknown)) == []
+
+
+@pytest.fixture
+def timed(raw_tables: Callable[..., RawTables]) -> Callable[..., Domain]:
+    """Build a domain of users who begin one after the other, split by time."""
+
+    def make(name: str, user: str = "u", cuts: Cuts | None = None) -> Domain:
+        events = [(f"{user}{u:02d}", f"{name}{(u + t) % 20:02d}", u + t) for u in range(20) for t in range(6)]
+        raw = raw_tables(events, {f"{name}{i:02d}": f"Title {i}" for i in range(20)})
+        return build_clean(name, raw, n_candidates=5, time_split=TimeSplit(0.2, 0.2, cuts))[0]
+
+    return make
+
+
+def test_a_good_time_split_has_no_findings(timed: Callable[..., Domain]) -> None:
+    assert findings(timed("d")) == []
+    assert check_set(both(timed("a"), timed("b"))).findings == []
+
+
+def test_training_behind_a_cut_is_an_error_under_a_time_split(timed: Callable[..., Domain]) -> None:
+    a, b = timed("a"), timed("b", cuts=Cuts(20, 22))
+    assert a.cuts is not None
+    assert a.cuts.test < 20
+    report = check_set(both(a, b))
+    late = [f for f in report.findings if f.endswith("is a training row later than the set's first cut in time")]
+    assert len(late) == b.events.filter((pl.col("timestamp") >= a.cuts.valid) & (pl.col("split") == "train") & (pl.col("position") > 0)).height > 0
+    assert any(f.startswith("a: user u") and f.endswith("is a user with training events in b after their test") for f in report.findings)
+    unsplit = replace(b, cuts=None)
+    assert check_set(TrainingSet("b", {"b": unsplit}, b.rows.select(pl.lit("b").alias("domain"), pl.all()))).findings != []
+
+
+def test_a_held_out_event_that_nobody_asks_about_is_no_training_row(timed: Callable[..., Domain]) -> None:
+    domain = timed("d")
+    user, position, target = domain.events.filter((pl.col("split") == "unasked") & (pl.col("position") > 0)).select("user_id", "position", "item_id").row(0)
+    found = findings(domain, edited(domain, user_id=user, position=position, target=target, candidates=[target, *free(domain, user, 4)]))
+    assert f"d: user {user} position {position} target {target}: is a held-out event and a training row" in found
+    assert f"d: user {user} position {position}: is a training row later than the set's first cut in time" in found
+
+
+def test_another_cut_than_the_events_show_is_found(timed: Callable[..., Domain]) -> None:
+    domain = timed("d")
+    assert domain.cuts is not None
+    assert any("not in the split" in f for f in findings(replace(domain, cuts=Cuts(domain.cuts.valid + 1, domain.cuts.test))))
+
+
+def test_users_of_two_domains_are_notes_under_leave_one_out(raw_tables: Callable[..., RawTables]) -> None:
     def build(name: str, prefix: str, start: int) -> Domain:
-        events = [(f"{prefix if u else ''}u{u}", f"i{(u + t) % 12:02d}", start + t) for u in range(12) for t in range(5)]
-        return build_clean(name, raw_tables(events, {f"i{i:02d}": f"T {i}" for i in range(12)}), n_candidates=5)[0]
+        events = [(f"{prefix if u else ''}u{u}", f"{name}{(u + t) % 12:02d}", start + t) for u in range(12) for t in range(5)]
+        return build_clean(name, raw_tables(events, {f"{name}{i:02d}": f"T {i}" for i in range(12)}), n_candidates=5)[0]
 
     a, b = build("a", "x", 0), build("b", "y", 100)  # only u0 is in both, and all it does in b is after its test in a
-    notes = shared_users(TrainingSet("m", {"a": a, "b": b}, a.rows))
-    assert notes == {"users_shared_a_b": 1, "users_train_after_test_a_b": 1}
+    report = check_set(both(a, b))
+    assert report.findings == []
+    assert report.notes == {
+        "users_shared_a_b": 1,
+        "users_trained_in_b_after_test_in_a": 1,
+        "test_users_tested_before_training_of_others_a": 0,
+        "test_users_tested_before_training_of_others_b": 0,
+    }

@@ -2,11 +2,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 from recmerge.data.building import build_clean
 from recmerge.data.dataset import Domain, candidates_sha256, examples, read_domain, user_order, write_domain
 from recmerge.data.sources import RawTables
+from recmerge.data.splitting import Cuts, TimeSplit
 from recmerge.errors import ArtifactError
 
 
@@ -34,6 +36,30 @@ def test_a_missing_or_foreign_file_is_an_artifact_error(domain: Domain, tmp_path
     (tmp_path / "domain.json").write_text('{"format": 99, "name": "d", "profile": "clean"}')
     with pytest.raises(ArtifactError, match="format 99"):
         read_domain(tmp_path)
+
+
+def test_the_cuts_of_a_time_split_are_kept(domain: Domain, tmp_path: Path) -> None:
+    write_domain(tmp_path, domain)
+    whole = (tmp_path / "domain.json").read_text()
+    assert "cuts" not in whole
+    assert read_domain(tmp_path).cuts is None
+    write_domain(tmp_path, replace(domain, cuts=Cuts(7, 9)))
+    assert read_domain(tmp_path).cuts == Cuts(7, 9)
+    (tmp_path / "domain.json").write_text(whole.replace('"profile"', '"cuts": [7], "profile"'))
+    with pytest.raises(ArtifactError, match=r"domain\.json cannot be read"):
+        read_domain(tmp_path)
+
+
+def test_a_user_without_a_target_is_not_asked(grid: Callable[..., RawTables]) -> None:
+    raw = grid(n_users=20)
+    late = raw.interactions.with_columns(pl.col("timestamp") + pl.col("user_id").str.slice(1).cast(pl.Int64))  # u00 at 0 to 5, u19 at 19 to 24
+    domain = build_clean("d", replace(raw, interactions=late), n_candidates=5, time_split=TimeSplit(cuts=Cuts(14, 20)))[0]
+    asked = {split: {e.user_id: e for e in examples(domain, split)} for split in ("valid", "test")}
+    assert sorted(asked["valid"]) == [f"u{u:02d}" for u in range(9, 14)]  # u08 ends at 13; u14 begins at 14 and has no history
+    assert sorted(asked["test"]) == [f"u{u:02d}" for u in range(15, 20)]
+    assert (asked["valid"]["u12"].history, asked["valid"]["u12"].target) == (("i12", "i13"), "i14")
+    assert (asked["test"]["u19"].history, asked["test"]["u19"].target) == (("i19",), "i00")  # bought at 19, in the validation period, and 20
+    assert len(examples(domain, "test", n_users=3)) == 3
 
 
 def test_histories(domain: Domain) -> None:

@@ -208,6 +208,21 @@ def test_official_places(tmp_path: Path) -> None:
     assert raw_paths("table", "food", tmp_path) == {}
     with pytest.raises(UsageError, match="did you mean 'sports'"):
         official_files("amazon2014", "sport")
+    names = {domain: [f.name for f in official_files("amazon2023", domain)] for domain in ("beauty", "beauty-full", "fashion-full")}
+    assert names == {
+        "beauty": ["Beauty_and_Personal_Care.csv.gz", "meta_Beauty_and_Personal_Care.jsonl.gz"],
+        "beauty-full": ["Beauty_and_Personal_Care.jsonl.gz", "meta_Beauty_and_Personal_Care.jsonl.gz"],
+        "fashion-full": ["Amazon_Fashion.jsonl.gz", "meta_Amazon_Fashion.jsonl.gz"],
+    }
+    assert [f.url.rsplit("/", 2)[1:] for f in official_files("amazon2018", "fashion")] == [
+        ["categoryFilesSmall", "AMAZON_FASHION_5.json.gz"],
+        ["metaFiles2", "meta_AMAZON_FASHION.json.gz"],
+    ]
+    with pytest.raises(UsageError, match="did you mean 'fashion-full'"):  # its 5-core is empty, so none is published
+        official_files("amazon2023", "fashion")
+    assert {len(f.md5) for files in OFFICIAL["movielens"].domains.values() for f in files} == {32}
     for source in OFFICIAL.values():
         assert set(source.default) <= set(source.domains)
         assert all(f.url.startswith("https://") for files in source.domains.values() for f in files)
+        every = {f for files in source.domains.values() for f in files}
+        assert len({f.name for f in every}) == len(every)  # one folder holds them all

@@ -1,6 +1,5 @@
 import gzip
 import json
-import zipfile
 from pathlib import Path
 
 import polars as pl
@@ -118,6 +117,19 @@ def test_malformed_lines_are_put_aside_with_their_numbers(tmp_path: Path) -> Non
     raw.rejects.check(raw.n_lines, 0.3)
 
 
+@pytest.mark.parametrize("header", ["user_id,item_id,timestamp", '"user_id","item_id","timestamp"'])
+def test_csv_rows_cut_short_are_put_aside_with_their_numbers(tmp_path: Path, header: str) -> None:
+    raw = read(tmp_path, [header, *EVENTS[1:3], "", "u9,a", *EVENTS[3:]])
+    assert rows(raw) == WANTED  # the event whose time is blank stays, the one whose line ends early does not
+    assert [(r.line, r.reason, r.text) for r in raw.rejects.found] == [(5, "malformed", "u9,a")]
+    assert raw.n_lines == 4 + 2
+
+
+def test_a_blank_line_shifts_no_number(tmp_path: Path) -> None:
+    raw = read(tmp_path, [*EVENTS[:2], "", "u2,,300"])
+    assert [(r.line, r.reason) for r in raw.rejects.found] == [(4, "no_item")]
+
+
 def test_csv_rows_with_too_many_fields_are_put_aside(tmp_path: Path) -> None:
     raw = read(tmp_path, [*EVENTS, "u3,a,1,extra"])
     assert rows(raw) == WANTED
@@ -145,10 +157,30 @@ def test_unusable_interactions(user: str | None, item: str, stamp: str, reason: 
     assert [(r.line, r.reason) for r in rejects.found] == [(3, reason)]
 
 
+@pytest.mark.parametrize(
+    ("stamp", "reason"),
+    [
+        ("1588615855", "timestamp_not_milliseconds"),  # seconds
+        ("1588615855070000", "timestamp_not_milliseconds"),  # microseconds
+        ("1700000000000", "timestamp_in_future"),
+        ("-1", "timestamp_negative"),
+        ("2020-05-04", "timestamp_not_a_number"),
+    ],
+)
+def test_times_in_milliseconds(stamp: str, reason: str) -> None:
+    schema = {"line": pl.Int64, "user_id": pl.String, "item_id": pl.String, "timestamp": pl.String}
+    lines = [(2, "u", "a", "1588615855999"), (3, "u", "b", None), (4, "u", "c", stamp)]
+    rejects = Rejects()
+    kept = checked_interactions("f", pl.DataFrame(lines, schema=schema, orient="row"), rejects, now=1_600_000_000, milliseconds=True)
+    assert kept.rows() == [("u", "a", 1588615855), ("u", "b", None)]
+    assert [(r.line, r.reason) for r in rejects.found] == [(4, reason)]
+
+
 def test_an_item_that_stands_twice_is_read_alike_in_either_order(tmp_path: Path) -> None:
     one = read(tmp_path, EVENTS, ["item_id,title", "a,Second", "b,B", "a,", "a,First"])
     two = read(tmp_path, EVENTS, ["item_id,title", "a,First", "a,", "b,B", "a,Second"])
     assert one.items.rows() == two.items.rows() == [("a", "First", None, None), ("b", "B", None, None)]
+    assert one.counts == two.counts == {"repeated_items": 2}
 
 
 def test_a_truncated_gzip_names_the_file_and_the_byte(tmp_path: Path) -> None:
@@ -218,6 +250,19 @@ def test_amazon2014_runs_nothing_that_a_line_says(tmp_path: Path) -> None:
     assert [(r.line, r.reason) for r in raw.rejects.found] == [(2, "malformed")]
 
 
+def test_amazon2014_items_in_odd_shapes(tmp_path: Path) -> None:
+    raw = amazon(tmp_path, ["{'asin': 'B1', 'title': 'A', 'categories': 'Toys'}", "{'asin': 'B2', 'title': 'B', 'categories': [[]]}", "{'title': 'nameless'}"])
+    assert raw.items.rows() == [("B1", "A", None, "Toys"), ("B2", "B", None, None)]
+    assert [(r.line, r.reason) for r in raw.rejects.found] == [(3, "no_item")]
+
+
+def test_where_no_review_can_be_used_the_reviews_are_named(tmp_path: Path) -> None:
+    reviews = write(tmp_path / "reviews_X_5.json.gz", [json.dumps({"reviewerID": "U", "asin": "B1", "unixReviewTime": "soon"})])
+    raw = SOURCES["amazon2014"].read({"reviews": reviews, "meta": write(tmp_path / "meta_X.json.gz", ["{'asin': 'B1', 'title': 'A'}"])}, {})
+    with pytest.raises(DataError, match=r"1 timestamp_not_a_number.*reviews_X_5"):
+        raw.rejects.check(raw.n_lines, 0.001)
+
+
 def test_the_official_raw_files(shared: Path, tmp_path: Path) -> None:
     reviews = shared / "data" / "raw" / "reviews_Musical_Instruments_5.json.gz"
     meta = write(tmp_path / "meta.json.gz", ["{'asin': '1384719342', 'title': 'Pop Filter'}"])
@@ -225,32 +270,3 @@ def test_the_official_raw_files(shared: Path, tmp_path: Path) -> None:
     assert raw.interactions.height == 10_261
     assert raw.interactions.row(0) == ("A2IBPI20UZIR0U", "1384719342", 1393545600)
     assert raw.rejects.found == []
-
-
-def movielens_zip(path: Path, members: dict[str, bytes]) -> Path:
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, data in members.items():
-            archive.writestr(name, data)
-    return path
-
-
-def test_movielens(tmp_path: Path) -> None:
-    members = {
-        "ml-1m/ratings.dat": b"1::10::5::978300019\n2::20::3::978300020\nbroken line\n",
-        "ml-1m/movies.dat": "10::Café (1995)::Drama|Comedy\n20::B: the movie (1996)::Drama\n".encode("latin-1"),
-        "../../evil.txt": b"x",
-    }
-    raw = SOURCES["movielens"].read({"archive": movielens_zip(tmp_path / "ml-1m.zip", members)}, {})
-    assert rows(raw) == [("1", "10", 978300019), ("2", "20", 978300020)]
-    assert raw.items.rows() == [("10", "Café (1995)", None, "Drama Comedy"), ("20", "B: the movie (1996)", None, "Drama")]
-    assert [(r.file, r.line) for r in raw.rejects.found] == [("ratings.dat", 3)]
-    assert not (tmp_path.parent / "evil.txt").exists()
-
-
-def test_a_damaged_or_wrong_archive(tmp_path: Path) -> None:
-    path = tmp_path / "ml-1m.zip"
-    path.write_bytes(b"PK not really")
-    with pytest.raises(DataError, match="no whole zip"):
-        SOURCES["movielens"].read({"archive": path}, {})
-    with pytest.raises(DataError, match=r"holds no ratings\.dat"):
-        SOURCES["movielens"].read({"archive": movielens_zip(path, {"a.txt": b"x"})}, {})

@@ -2,12 +2,13 @@ import polars as pl
 
 from recmerge.evaluation.slices import head_threshold, slices, user_facts
 
-USERS = pl.DataFrame({"user_id": ["u1", "u2", "u3"], "n_events": [5, 6, 11], "tied": [True, False, False]})
-EVENTS = pl.DataFrame(
+USERS = pl.DataFrame({"user_id": ["u1", "u2", "u3"], "tied": [True, False, False]})
+EVENTS = pl.DataFrame(  # a time split: u3 has no validation event, u2 one event behind the test that nobody asks about
     {
-        "user_id": ["u1", "u2", "u3", "u3", "u1", "u2"],
-        "item_id": ["a", "a", "a", "b", "c", "b"],
-        "split": ["train", "train", "train", "train", "test", "valid"],
+        "user_id": ["u1", "u2", "u3", "u3", "u1", "u1", "u2", "u2", "u3", "u2"],
+        "item_id": ["a", "a", "a", "b", "c", "d", "b", "c", "c", "e"],
+        "position": [0, 0, 0, 1, 3, 4, 4, 5, 10, 6],
+        "split": ["train", "train", "train", "train", "valid", "test", "valid", "test", "test", "unasked"],
     }
 )
 RANKINGS = pl.DataFrame(
@@ -24,7 +25,7 @@ def test_facts_count_training_events_alone() -> None:
     assert facts["user_id"].to_list() == ["u1", "u2", "u3", "u4"]
     assert facts["n_train"].to_list() == [3, 1, 0, 3]
     assert facts["n_history"].to_list() == [4, 5, 10, None]
-    assert user_facts(RANKINGS, USERS, EVENTS, "valid")["n_history"].to_list() == [3, 4, 9, None]
+    assert user_facts(RANKINGS, USERS, EVENTS, "valid")["n_history"].to_list() == [3, 4, None, None]
 
 
 def test_slices() -> None:

@@ -13,6 +13,7 @@ from recmerge.lm.adapter_file import AdapterFile
 from recmerge.lm.adapter_write import AdapterShape, ModelCard, write_adapter
 from recmerge.merging import METHODS
 from recmerge.merging.check import check_adapters, check_bases, check_weights, check_written
+from recmerge.merging.combine import Merged
 from recmerge.merging.parts import LowRank
 from recmerge.merging.report import inference_cost, module_report, summarise
 from tests.merging.tiny import Q, V, random_lora, write_lora
@@ -31,6 +32,19 @@ def warnings_of(adapters: list[AdapterFile], method: str = "product") -> list[st
 def test_weights_default_to_equal_ones() -> None:
     assert check_weights(None, 4) == [0.25] * 4
     assert check_weights([0.4, -0.3], 2) == [0.4, -0.3]
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_published_rules_that_add_have_weights_of_one(name: str) -> None:
+    averages = name in ("weaverec", "product", "factor", "linear")
+    assert check_weights(None, 4, METHODS[name]) == [0.25 if averages else 1.0] * 4
+
+
+def test_shares_cannot_be_negative() -> None:
+    assert check_weights([0.0, 2.0], 2, METHODS["lora_lego"]) == [0.0, 2.0]
+    assert check_weights([1.0, -1.0], 2, METHODS["task_arithmetic"]) == [1.0, -1.0]
+    with pytest.raises(UsageError, match=r"weight -1 .*shares"):
+        check_weights([1.0, -1.0], 2, METHODS["lora_lego"])
 
 
 @pytest.mark.parametrize(("weights", "n"), [(None, 0), ([], 2), ([0.5], 2), ([0.2, 0.3, 0.5], 2), ([math.nan, 1.0], 2), ([1.0, -math.inf], 2), ([0.0, 0.0], 2)])
@@ -124,7 +138,7 @@ def test_report_by_hand(tmp_path: Path) -> None:
     from tests.merging.test_rules import ONE, TWO_AT_2
 
     # task vectors 2 [[1,1],[0,0]] and 2 [[0,0],[2,4]]: norms sqrt(8) and sqrt(80), at right angles
-    row = module_report([ONE, TWO_AT_2], LowRank(ONE.B, ONE.A), 0.75)
+    row = module_report(Merged([ONE, TWO_AT_2], LowRank(ONE.B, ONE.A), 0.75, (3, 1)))
     assert row["norms"] == pytest.approx([math.sqrt(8), math.sqrt(80)])
     np.testing.assert_allclose(row["cosine"], [[1, 0], [0, 1]], atol=1e-15)
     assert row["merged_norm"] == pytest.approx(math.sqrt(2))
@@ -132,6 +146,7 @@ def test_report_by_hand(tmp_path: Path) -> None:
     assert summary["task_vector_norms"] == pytest.approx([4, math.sqrt(160)])
     assert summary["energy_lost"] == pytest.approx(1 - 4 / 10)  # kept 2 of 8, and 2 of 2
     assert summary["max_relative_error"] == 3e-8
+    assert summary["kept"] == [6, 2]
     adapters = [AdapterFile(write_lora(tmp_path, {"m1": (np.ones((3, 2)), np.ones((2, 4)))}))]
     assert inference_cost(adapters, {"m1": {"rank": 5}}, False) == {"added_parameters": 35, "largest_input_parameters": 14}
     assert inference_cost(adapters, {"m1": {"rank": 5}}, True)["added_parameters"] == 0
@@ -140,4 +155,4 @@ def test_report_by_hand(tmp_path: Path) -> None:
 def test_a_zero_task_vector_has_no_cosine() -> None:
     from tests.merging.test_rules import ABSENT, ONE
 
-    assert module_report([ONE, ABSENT], LowRank(ONE.B, ONE.A), 0.0)["cosine"][1] == [None, None]
+    assert module_report(Merged([ONE, ABSENT], LowRank(ONE.B, ONE.A), 0.0, ()))["cosine"][1] == [None, None]

@@ -11,12 +11,13 @@ from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
 from recmerge.errors import ArtifactError, UsageError
 from recmerge.lm.adapter_file import AdapterFile
-from recmerge.merging.parts import LowRank, all_modules, module_factors
+from recmerge.merging.parts import Delta, Dense, LowRank, all_modules, module_factors
 from recmerge.merging.product import product
 from recmerge.merging.rank_out import RankOut, parse_rank_out
 from recmerge.merging.rank_out.cat import cat
 from recmerge.merging.rank_out.fold import check_folded, fold, match_modules, open_base
-from recmerge.merging.rank_out.svd import svd, thin_qr
+from recmerge.merging.rank_out.svd import svd
+from recmerge.merging.rank_out.thin_qr import extend_qr, thin_qr
 from tests.merging.tiny import peft_adapters, tiny_qwen2
 
 DELTA = LowRank(np.random.default_rng(1).normal(size=(9, 5)), np.random.default_rng(2).normal(size=(5, 7)))
@@ -71,7 +72,7 @@ def test_svd_of_more_columns_than_the_matrix_has_and_of_nothing() -> None:
     assert (lost, float(np.abs(zero.B @ zero.A).max())) == (0.0, 0.0)
 
 
-@pytest.mark.parametrize("shape", [(3, 5), (128, 4), (129, 4), (1000, 7), (700, 100), (20_000, 3)])
+@pytest.mark.parametrize("shape", [(3, 5), (128, 4), (129, 4), (1000, 7), (700, 100), (3000, 200), (20_000, 3)])
 def test_thin_qr_in_blocks(shape: tuple[int, int]) -> None:
     tall = np.random.default_rng(5).normal(size=shape)
     tall[:, -1] = tall[:, 0]  # merged adapters may repeat a direction
@@ -80,18 +81,79 @@ def test_thin_qr_in_blocks(shape: tuple[int, int]) -> None:
     np.testing.assert_allclose(q.T @ q, np.eye(min(shape)), atol=1e-12)
 
 
+def test_a_basis_is_extended_by_what_it_does_not_hold() -> None:
+    draw = np.random.default_rng(6)
+    basis, _ = np.linalg.qr(draw.normal(size=(500, 5)))
+    tall = np.concatenate([basis @ draw.normal(size=(5, 2)), draw.normal(size=(500, 70))], axis=1)  # two columns lie inside
+    q, r = extend_qr(basis, tall)
+    assert np.array_equal(q[:, :5], basis)
+    np.testing.assert_allclose(q @ r, tall, atol=1e-11)
+    np.testing.assert_allclose(q.T @ q, np.eye(77), atol=1e-12)
+
+
 def test_svd_repeats_its_bytes_whatever_the_signs() -> None:
     one, _ = svd(DELTA, 3)
     two, _ = svd(LowRank(-DELTA.B, -DELTA.A), 3)
     np.testing.assert_allclose(one.B, two.B, atol=1e-12)
 
 
-def folded_states(base: Path, adapters: list[Path], weights: list[float], out: Path, dtype: str | None = None) -> dict[str, torch.Tensor]:
+def low_rank_and_noise(out: int, width: int, rank: int, noise: float) -> Dense:
+    draw = np.random.default_rng(out)
+    signal = (draw.normal(size=(out, rank)) * np.linspace(1, 0.2, rank)) @ draw.normal(size=(rank, width))
+    return Dense((signal + noise * draw.normal(size=(out, width))).astype(np.float32))
+
+
+def test_svd_of_a_dense_matrix_by_hand() -> None:
+    # [[3, 0], [0, -1]]: the best rank 1 keeps 9 of 10 of the energy
+    kept, lost = svd(Dense(np.array([[3.0, 0], [0, -1]], np.float32)), 1)
+    np.testing.assert_allclose(kept.B @ kept.A, [[3, 0], [0, 0]], atol=1e-14)
+    assert lost == pytest.approx(0.1)
+    whole, lost = svd(Dense(np.array([[3.0, 0], [0, -1]], np.float32)), 9)
+    np.testing.assert_allclose(whole.B @ whole.A, [[3, 0], [0, -1]], atol=1e-14)
+    assert (whole.rank, lost) == (2, pytest.approx(0.0, abs=1e-15))
+
+
+@pytest.mark.parametrize("shape", [(40, 9), (9, 40), (300, 700), (700, 300), (500, 500)])
+@pytest.mark.parametrize("noise", [0.0, 0.5, 30.0])  # none, as of a trimmed merge, nothing but noise
+def test_svd_of_a_dense_matrix_is_the_optimum_and_says_what_it_loses(shape: tuple[int, int], noise: float) -> None:
+    dense = low_rank_and_noise(*shape, rank=6, noise=noise)
+    s = np.linalg.svd(dense.matrix.astype(float), compute_uv=False)
+    kept, lost = svd(dense, 6)
+    energy = (s**2).sum()
+    assert kept.rank == 6
+    assert np.sum((dense.matrix - kept.B @ kept.A) ** 2) / energy == pytest.approx(lost, abs=1e-12)
+    assert lost == pytest.approx((s[6:] ** 2).sum() / energy, abs=1e-5)
+    again, _ = svd(dense, 6)
+    assert np.array_equal(again.B, kept.B)
+    assert np.array_equal(again.A, kept.A)
+
+
+@pytest.mark.parametrize("rank", [2, 20, 90, 400])
+def test_svd_of_a_dense_matrix_at_any_rank(rank: int) -> None:
+    dense = low_rank_and_noise(300, 320, rank=6, noise=0.5)
+    s = np.linalg.svd(dense.matrix.astype(float), compute_uv=False)
+    kept, lost = svd(dense, rank)
+    assert kept.rank == min(rank, 300)
+    assert lost == pytest.approx((s[rank:] ** 2).sum() / (s**2).sum(), abs=1e-5)
+
+
+def test_svd_of_a_large_matrix_of_zeros() -> None:
+    kept, lost = svd(Dense(np.zeros((300, 400), np.float32)), 4)
+    assert lost == 0.0
+    assert not (kept.B @ kept.A).any()
+
+
+def folded_states(base: Path, adapters: list[Path], weights: list[float], out: Path, dtype: str | None = None, dense: bool = False) -> dict[str, torch.Tensor]:
     files = [AdapterFile(p) for p in adapters]
     modules = all_modules(files)
     weights_of = open_base(base)
     matches = match_modules(weights_of, modules, [files[0].shape(m) for m in modules], files[0].fan_in_fan_out)
-    result = fold(weights_of, matches, lambda m: product(module_factors(files, m), weights), out, dtype)
+
+    def delta_of(module: str) -> Delta:
+        change = product(module_factors(files, module), weights)
+        return Dense((change.B @ change.A).astype(np.float32)) if dense else change
+
+    result = fold(weights_of, matches, delta_of, out, dtype)
     assert sorted(result.errors) == modules
     check_folded(out, result.checksums)
     return AutoModelForCausalLM.from_pretrained(out).state_dict()
@@ -142,14 +204,15 @@ def test_fold_to_another_dtype_says_so_in_the_config(tmp_path: Path) -> None:
     assert {t.dtype for t in found.values()} == {torch.float32}
 
 
+@pytest.mark.parametrize("dense", [False, True])
 @pytest.mark.parametrize("square", [False, True])
-def test_fold_transposes_for_conv1d(tmp_path: Path, square: bool) -> None:
+def test_fold_transposes_for_conv1d(tmp_path: Path, square: bool, dense: bool) -> None:
     base = tmp_path / "base"
     torch.manual_seed(0)
     GPT2LMHeadModel(GPT2Config(vocab_size=64, n_positions=32, n_embd=16, n_layer=1, n_head=2)).save_pretrained(base)
     modules = ["attn.c_proj"] if square else ["c_attn"]  # 16 x 16, or 16 x 48
     adapters = peft_adapters(tmp_path, base, [{"r": 2, "target_modules": modules, "fan_in_fan_out": True}])
-    found = folded_states(base, adapters, [1.0], tmp_path / "out")
+    found = folded_states(base, adapters, [1.0], tmp_path / "out", dense=dense)
     expected = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), adapters[0]).merge_and_unload().state_dict()
     for name, tensor in expected.items():
         torch.testing.assert_close(found[name], tensor, rtol=1e-6, atol=1e-6)

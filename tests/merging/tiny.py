@@ -1,5 +1,6 @@
 """Adapters small enough to know by heart, written as peft writes them; and peft's own, on a random Qwen2."""
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -7,6 +8,11 @@ from typing import Any
 
 import numpy as np
 from safetensors.numpy import save_file
+
+from recmerge.merging import METHODS
+from recmerge.merging.combine import Merger
+from recmerge.merging.parts import Dense, LoraFactors
+from recmerge.merging.recipe import Recipe
 
 Q = "model.layers.0.self_attn.q_proj"
 V = "model.layers.0.self_attn.v_proj"
@@ -45,6 +51,50 @@ def random_lora(folder: Path, seed: int, rank: int = 2, modules: Sequence[str] =
     """Write an adapter of random numbers."""
     draw = np.random.default_rng(seed)
     return write_lora(folder, {m: (draw.normal(size=(out, rank)), draw.normal(size=(rank, width))) for m in modules}, **more)
+
+
+class Loose:
+    """An adapter that lies nowhere: module -> factors; what merging asks of an `AdapterFile`."""
+
+    def __init__(self, modules: Mapping[str, LoraFactors]) -> None:
+        self._modules = {name: f for name, f in modules.items() if f.rank}
+        self.modules = tuple(sorted(self._modules))
+        numbers = b"".join(f.B.tobytes() + f.A.tobytes() for f in self._modules.values())
+        self.sha256 = hashlib.sha256(numbers).hexdigest()
+
+    def __contains__(self, module: object) -> bool:
+        return module in self._modules
+
+    def factors(self, module: str) -> tuple[Matrix, Matrix]:
+        return self._modules[module].B, self._modules[module].A
+
+    def scaling(self, module: str) -> float:
+        return self._modules[module].scaling
+
+    def rank(self, module: str) -> int:
+        return self._modules[module].rank
+
+    def shape(self, module: str) -> tuple[int, int]:
+        return self._modules[module].B.shape[0], self._modules[module].A.shape[1]
+
+
+def full(matrix: Matrix, scaling: float = 1.0) -> LoraFactors:
+    """Return factors whose task vector is any small matrix."""
+    b = np.array(matrix, dtype=np.float64) / scaling
+    return LoraFactors(b, np.eye(b.shape[1]), scaling)
+
+
+def merger(name: str, adapters: Sequence[Any], weights: Sequence[float], rank_out: str = "fold", **options: Any) -> Merger:
+    """Make a merger with a method's default options but these; `lambda_` stands for lambda."""
+    largest = max((a.rank(m) for a in adapters for m in a.modules), default=1)
+    chosen = {**METHODS[name].options, **{k.rstrip("_"): v for k, v in options.items()}}
+    return Merger(adapters, Recipe(name, weights, rank_out, {k: largest if k == "clusters" and v is None else v for k, v in chosen.items()}))
+
+
+def merged(name: str, factors: Sequence[LoraFactors], weights: Sequence[float] | None = None, **options: Any) -> Matrix:
+    """Merge adapters of one module, in full: (out, in)."""
+    delta = merger(name, [Loose({"m": f}) for f in factors], weights or [1.0] * len(factors), **options).module("m").delta
+    return delta.matrix if isinstance(delta, Dense) else delta.B @ delta.A
 
 
 def tiny_qwen2(seed: int = 0, dtype: str = "float32", tie: bool = True) -> Any:

@@ -107,7 +107,7 @@ def test_two_domains_are_not_built_from_the_same_files(cli: Cli, workspace: Work
         (["sprots", "--config", "sample"], 4, "did you mean 'sports'"),
         (["sports", "--config", "table"], 2, "needs interactions and items"),
         (["sports", "--config", "amazon2014"], 4, "recmerge data fetch amazon2014 --domains sports"),
-        (["sports", "--config", "sample", "--set", "source=amazon2015"], 2, "did you mean 'amazon2014'"),
+        (["sports", "--config", "sample", "--set", "source=amazon_2014"], 2, "did you mean 'amazon2014'"),
         (["sports", "toys", "--config", "sample", "--name", "x"], 2, "cannot name 2 domains"),
         (["sports", "--config", "sample", "--set", "k_core=400"], 3, "400-core is empty"),
         (["sports", "--config", "sample", "--set", "n_candidates=5000"], 3, "n_candidates 5000 needs 4999"),
@@ -141,7 +141,7 @@ def test_every_shipped_config_loads() -> None:
     from recmerge.config.data import BuildConfig, MixConfig
     from recmerge.config.loader import load, shipped_names
 
-    assert {"sample", "table", "published", "amazon2014", "movielens"} <= set(shipped_names("data"))
+    assert {"sample", "table", "published", "amazon2014", "amazon2018", "amazon2023", "movielens"} <= set(shipped_names("data"))
     for name in shipped_names("data"):
         load(BuildConfig, "data", name, {})
     for name in shipped_names("mix"):

@@ -71,11 +71,50 @@ def test_a_missing_file_or_name(cli: Cli, built: Path) -> None:
 def test_stats(cli: Cli, built: Path) -> None:
     code, out, err = cli("data", "stats", "sports_beauty")
     assert (code, out) == (0, "")
-    assert "events per user" in err
+    assert "beauty events per user" in err
+    assert "training and test in time" in err
+    assert f"wrote {built}/stats/beauty_sports-v001.html" in err
     document = json.loads(cli("data", "stats", "sports", "--json")[1])
     assert document["domains"]["sports"]["users"] == 60
     assert document["domains"]["sports"]["candidates"] == 30
     assert document["version"] == "v001"
+    [page] = document["outputs"]
+    assert page["path"] == f"{built}/stats/sports-v001.html"
+    text = Path(page["path"]).read_text(encoding="utf-8")
+    assert page["bytes"] == len(text.encode())
+    assert text.count("<svg") == 4
+    assert cli("data", "stats", "sports", "--quiet")[0] == 0  # the page of a version is always the same
+    assert Path(page["path"]).read_text(encoding="utf-8") == text
+
+
+def test_the_page_of_stats_goes_where_it_is_asked_to(cli: Cli, built: Path, tmp_path: Path) -> None:
+    out_file = tmp_path / "pages" / "sports.html"
+    assert cli("data", "stats", "sports", "--out", out_file, "--quiet")[0] == 0
+    assert "<svg" in out_file.read_text(encoding="utf-8")
+    assert not (built / "stats").exists()
+    out_file.write_text("mine")
+    code, _, err = cli("data", "stats", "sports", "--out", out_file)
+    assert (code, out_file.read_text()) == (7, "mine")
+    assert "--force" in err
+    assert cli("data", "stats", "sports", "--out", out_file, "--force", "--quiet")[0] == 0
+    assert "<svg" in out_file.read_text(encoding="utf-8")
+    assert cli("data", "stats", "sports", "--out", tmp_path / "pages", "--force")[0] == 7
+
+
+def test_a_hybrid_with_a_held_out_event_of_either_domain(cli: Cli, built: Path) -> None:
+    folder = built / "mixed/beauty_sports/v001"
+    good = pl.read_parquet(folder / "rows.parquet")
+    for name in ("sports", "beauty"):
+        for split in ("test", "valid"):
+            domain = built / f"processed/{name}/v001"
+            held = pl.read_parquet(domain / "events.parquet").filter(pl.col("split") == split).head(1)
+            asked = pl.read_parquet(domain / "candidates.parquet").filter(pl.col("split") == split).join(held.select("user_id", "position"), on="user_id")
+            row = asked.select(pl.lit(name).alias("domain"), "user_id", "position", "target", "candidates")
+            pl.concat([good, row.select(good.columns)]).write_parquet(folder / "rows.parquet")
+            code, _, err = cli("data", "check", "sports_beauty", "--quiet")
+            assert code == 3
+            assert f"{name}: user {held['user_id'][0]} " in err
+            assert {"test": "is a test event", "valid": "is a validation event"}[split] in err
 
 
 @pytest.mark.parametrize(("form", "file"), [("trl", "train.jsonl"), ("llamafactory", "dataset_info.json"), ("recbole", "beauty/beauty.inter")])

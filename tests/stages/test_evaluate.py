@@ -44,8 +44,8 @@ def data_run(workspace: Workspace) -> Input:
     users = [f"u{u:02d}" for u in range(N_USERS)]
     with open_run(workspace, RunSpec("build", "sports", {}, (), "test")) as run:
         pl.DataFrame({"user_id": users, "n_events": [5] * 6 + [20] * 6, "tied": [True] * 4 + [False] * 8}).write_parquet(run.path / "users.parquet")
-        events = [(user, "a", "train") for user in users] + [(users[0], "b", "test")]
-        pl.DataFrame(events, schema=["user_id", "item_id", "split"], orient="row").write_parquet(run.path / "events.parquet")
+        events = [(user, "a", 0, "train") for user in users] + [(user, "b", 4 if i < 6 else 19, "test") for i, user in enumerate(users)]
+        pl.DataFrame(events, schema=["user_id", "item_id", "position", "split"], orient="row").write_parquet(run.path / "events.parquet")
         run.facts |= {"kind": "domain", "domains": ["sports"], "profile": "clean"}
     return resolve(workspace, "sports", ["build"]).as_input("data", workspace)
 

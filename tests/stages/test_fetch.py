@@ -62,3 +62,38 @@ def test_errors(cli: Cli, workspace: Workspace, mirror: Path) -> None:
     assert code == 6
     assert "is a web page" in err
     assert not (workspace.root / "data/raw/amazon2014/meta_Beauty.json.gz").exists()
+
+
+@pytest.fixture
+def mirror2023(tmp_path: Path) -> Path:
+    folder = tmp_path / "mirror2023"
+    folder.mkdir()
+    events = [(f"U{u}", f"B{(u + t) % 40}", 1_588_000_000_000 + t * 86_400_123) for u in range(40) for t in range(6)]
+    reviews = [json.dumps({"user_id": u, "asin": "variant", "parent_asin": i, "timestamp": t, "title": "Great"}) for u, i, t in events]
+    items = [json.dumps({"parent_asin": f"B{i}", "title": f"Thing {i}", "store": None, "categories": [], "main_category": "Games"}) for i in range(40)]
+    table = ["user_id,parent_asin,rating,timestamp", *(f"{u},{i},5.0,{t}" for u, i, t in events)]
+    for name, lines in (("Video_Games.jsonl.gz", reviews), ("meta_Video_Games.jsonl.gz", items), ("Video_Games.csv.gz", table)):
+        (folder / name).write_bytes(gzip.compress("\n".join(lines).encode()))
+    return folder
+
+
+def test_the_5_core_and_all_reviews_share_their_items(cli: Cli, workspace: Workspace, mirror2023: Path) -> None:
+    code, out, _ = cli("data", "fetch", "amazon2023", "--domains", "videogames,videogames-full", "--mirror", mirror2023, "--json")
+    assert (code, json.loads(out)["fetched"]) == (0, ["Video_Games.csv.gz", "meta_Video_Games.jsonl.gz", "Video_Games.jsonl.gz"])
+    counts = []
+    for domain in ("videogames", "videogames-full"):
+        code, out, _ = cli("data", "build", domain, "--config", "amazon2023", "--json")
+        assert code == 0
+        counts.append(json.loads(out)["facts"]["counts"])
+    assert counts[0] == counts[1]
+    assert (counts[0]["users"], counts[0]["items"], counts[0]["events"]) == (40, 40, 240)
+
+
+def test_movielens_must_have_its_published_checksum(cli: Cli, workspace: Workspace, tmp_path: Path) -> None:
+    (tmp_path / "ml-100k.zip").write_bytes(b"PK another archive")
+    code, _, err = cli("data", "fetch", "movielens", "--domains", "ml-100k", "--mirror", tmp_path)
+    assert code == 6
+    assert "published is 0e33842e24a9c977be4e0107933c0723" in err
+    code, _, err = cli("data", "build", "ml-100k", "--config", "movielens")
+    assert code == 4
+    assert "recmerge data fetch movielens --domains ml-100k" in err

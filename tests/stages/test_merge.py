@@ -94,7 +94,8 @@ def test_every_method_makes_a_loadable_adapter(workspace: Workspace, cli: Cli, m
     run = Path(json.loads(out)["run_dir"])
     AdapterFile(run / "adapter").verify()
     report = json.loads((run / "merge_report.json").read_text())
-    assert (report["method"], report["weights"]) == (method, [0.5, 0.5])
+    assert (report["method"], report["weights"]) == (method, [1.0, 1.0] if METHODS[method].unit_weights else [0.5, 0.5])
+    assert report["rank_out"] == ("svd:2" if METHODS[method].full_rank else "cat")
     assert report["summary"]["max_relative_error"] <= 1e-6
 
 

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from recmerge.data.sources.amazon2014 import read_amazon2014
+from recmerge.data.sources.amazon2018 import read_amazon2018
+from recmerge.data.sources.amazon2023 import read_amazon2023
 from recmerge.data.sources.movielens import read_movielens
 from recmerge.data.sources.raw import RawTables
 from recmerge.data.sources.table import read_table
@@ -26,6 +28,8 @@ class Source:
 SOURCES: dict[str, Source] = {
     "table": Source(("interactions", "items"), read_table),
     "amazon2014": Source(("reviews", "meta"), read_amazon2014),
+    "amazon2018": Source(("reviews", "meta"), read_amazon2018),
+    "amazon2023": Source(("reviews", "meta"), read_amazon2023),
     "movielens": Source(("archive",), read_movielens),
 }
 

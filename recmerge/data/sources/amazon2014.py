@@ -9,7 +9,8 @@ from pathlib import Path
 
 import polars as pl
 
-from recmerge.data.sources.files import blocks, parse_lines, python_literal, read_json_lines
+from recmerge.data.sources.amazon import category_path
+from recmerge.data.sources.files import blocks, parse_lines, python_literal, read_json_lines, text_frame
 from recmerge.data.sources.raw import LINE, RawTables, Rejects, checked_interactions, checked_items, require_some
 from recmerge.names import BRAND, CATEGORY, ITEM_ID, TIMESTAMP, TITLE, USER_ID
 
@@ -32,13 +33,14 @@ def read_amazon2014(files: Mapping[str, Path], columns: Mapping[str, str | None]
         ArtifactError: A file does not exist.
         DataError: A file is empty or damaged.
     """
-    rejects = Rejects()
+    rejects, counts = Rejects(), dict[str, int]()
     reviews, n_lines = read_json_lines(files["reviews"], list(_REVIEW), rejects)
     require_some(files["reviews"], reviews, "reviews")
     events = checked_interactions(files["reviews"].name, reviews.rename(_REVIEW), rejects)
     items, n_items = _read_meta(files["meta"], set(events[ITEM_ID].unique()), rejects)
-    require_some(files["meta"], items, "reviewed items")
-    return RawTables(events, checked_items(files["meta"].name, items, rejects), rejects, n_lines + n_items)
+    if not events.is_empty():  # where no review could be used, the rejects say more
+        require_some(files["meta"], items, "reviewed items")
+    return RawTables(events, checked_items(files["meta"].name, items, rejects, counts), rejects, n_lines + n_items, counts)
 
 
 def _read_meta(path: Path, needed: set[str], rejects: Rejects) -> tuple[pl.DataFrame, int]:
@@ -53,13 +55,6 @@ def _read_meta(path: Path, needed: set[str], rejects: Rejects) -> tuple[pl.DataF
             if found is None or found[1] in asins:
                 n_lines += 1
                 frames.append(parse_lines(path.name, number, line, list(_ITEM), rejects, python_literal))
-    if not frames:
-        return pl.DataFrame(), 0
-    items = pl.concat(frames).rename(_ITEM)
-    return items.with_columns(_first_path(items[CATEGORY])).filter(pl.col(ITEM_ID).is_in(needed)).select(LINE, *_ITEM.values()), n_lines
-
-
-def _first_path(categories: pl.Series) -> pl.Series:
-    """Turn `[["Toys & Games", "Puzzles"]]` into `Toys & Games Puzzles`."""
-    paths = categories.str.json_decode(pl.List(pl.List(pl.String)))
-    return paths.list.first().list.join(" ").alias(CATEGORY)
+    items = pl.concat(frames).rename(_ITEM) if frames else text_frame({LINE: [], **{name: [] for name in _ITEM.values()}})
+    paths = pl.Series(CATEGORY, [category_path(text) for text in items[CATEGORY]], dtype=pl.String)
+    return items.with_columns(paths).filter(pl.col(ITEM_ID).is_in(needed) | pl.col(ITEM_ID).is_null()).select(LINE, *_ITEM.values()), n_lines

@@ -1,11 +1,10 @@
 """Read plain or gzipped files in blocks of whole lines, whatever is wrong with them."""
 
 import ast
-import csv
 import io
 import json
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -84,8 +83,24 @@ def blocks(path: Path) -> Iterator[tuple[int, bytes]]:
         ArtifactError: There is no such file.
         DataError: It cannot be decompressed, or holds a line of more than 256 MB.
     """
+    yield from line_blocks(str(path), decompressed(path))
+
+
+def line_blocks(name: str, pieces: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
+    """Cut what is read of a file into blocks of whole lines.
+
+    Args:
+        name: What to call the file in an error.
+        pieces: Its content.
+
+    Yields:
+        (number of the block's first line, the block), the last line with its line end.
+
+    Raises:
+        DataError: A line has more than 256 MB.
+    """
     line, kept, size = 1, [], 0
-    for piece in decompressed(path):
+    for piece in pieces:
         kept.append(piece)
         size += len(piece)
         if size >= _BLOCK:
@@ -95,7 +110,7 @@ def blocks(path: Path) -> Iterator[tuple[int, bytes]]:
                 yield line, data[:cut]
                 line += data.count(b"\n", 0, cut)
             elif size > _MAX_LINE:
-                raise DataError(f"{path}:{line} is longer than {_MAX_LINE >> 20} MB", fix="is this a file of lines?")
+                raise DataError(f"{name}:{line} is longer than {_MAX_LINE >> 20} MB", fix="is this a file of lines?")
             kept, size = [data[cut:]], len(data) - cut
     data = b"".join(kept)
     if data.strip():
@@ -113,15 +128,27 @@ def read_json_lines(path: Path, fields: Sequence[str], rejects: Rejects) -> tupl
     Returns:
         (line and the fields, how many lines hold something).
     """
-    frames, n_lines = [], 0
+    parts = list(json_frames(path, fields, rejects))
+    if not parts:
+        return text_frame({LINE: [], **{f: [] for f in fields}}), 0
+    return pl.concat([frame for frame, _ in parts]), sum(n for _, n in parts)
+
+
+def json_frames(path: Path, fields: Sequence[str], rejects: Rejects) -> Iterator[tuple[pl.DataFrame, int]]:
+    """Read some fields of a file of JSON objects, one a line, block by block.
+
+    Args:
+        path: A plain or gzipped file.
+        fields: Keys to keep, as text.
+        rejects: Receives the lines that are no JSON object.
+
+    Yields:
+        (line and the fields, how many lines hold something).
+    """
     for first, block in blocks(path):
         numbers = [first + i for i, text in enumerate(block.split(b"\n")) if text.strip()]
-        n_lines += len(numbers)
-        frames.append(_fast_json(block, fields, numbers))
-        if frames[-1] is None:
-            frames[-1] = parse_lines(path.name, first, block, fields, rejects, json.loads)
-    found = [f for f in frames if f is not None]
-    return (pl.concat(found) if found else _frame({LINE: [], **{f: [] for f in fields}})), n_lines
+        frame = _fast_json(block, fields, numbers)
+        yield (parse_lines(path.name, first, block, fields, rejects, json.loads) if frame is None else frame), len(numbers)
 
 
 def _fast_json(block: bytes, fields: Sequence[str], numbers: list[int]) -> pl.DataFrame | None:
@@ -165,7 +192,7 @@ def parse_lines(file: str, first: int, block: bytes, fields: Sequence[str], reje
         columns[LINE].append(number)
         for name in fields:
             columns[name].append(_as_text(value.get(name)))
-    return _frame(columns)
+    return text_frame(columns)
 
 
 def _as_text(value: Any) -> str | None:
@@ -176,57 +203,20 @@ def _as_text(value: Any) -> str | None:
     return str(value)
 
 
-def _frame(columns: dict[str, list[Any]]) -> pl.DataFrame:
+def text_frame(columns: Mapping[str, list[Any]]) -> pl.DataFrame:
+    """Make a frame of line numbers and text that any UTF-8 file can hold.
+
+    Args:
+        columns: "line" and others.
+
+    Returns:
+        The frame; all but the line are text.
+    """
     data = {
         name: pl.Series(name, values, dtype=pl.Int64) if name == LINE else pl.Series(name, valid_text(values), dtype=pl.String)
         for name, values in columns.items()
     }
     return pl.DataFrame(data)
-
-
-def read_separated(path: Path, separator: str, rejects: Rejects) -> tuple[pl.DataFrame, int]:
-    """Read a CSV or TSV file, every column as text.
-
-    Args:
-        path: A plain or gzipped file with a header line.
-        separator: One character.
-        rejects: Receives the rows with too many or too few fields.
-
-    Returns:
-        (line and the file's columns, how many rows it has). A row that spans lines counts as one.
-    """
-    data = b"".join(decompressed(path)).removeprefix(b"\xef\xbb\xbf")
-    if not data.strip():
-        return pl.DataFrame(), 0
-    try:
-        frame = pl.read_csv(io.BytesIO(data), separator=separator, infer_schema=False, encoding="utf8-lossy")
-        frame = frame.filter(~pl.all_horizontal(pl.all().is_null()))
-        return frame.select((pl.int_range(pl.len(), dtype=pl.Int64) + 2).alias(LINE), pl.all()), frame.height
-    except pl.exceptions.PolarsError:
-        return _slow_csv(path.name, data, separator, rejects)
-
-
-def _slow_csv(file: str, data: bytes, separator: str, rejects: Rejects) -> tuple[pl.DataFrame, int]:
-    reader = csv.reader(io.StringIO(data.decode("utf-8", "replace").replace("\0", ""), newline=""), delimiter=separator)
-    header = next(reader)
-    rows, numbers, n_rows = [], [], 0
-    while True:
-        try:
-            row = next(reader)
-        except StopIteration:
-            break
-        except csv.Error as error:
-            rejects.add(file, reader.line_num, "malformed", str(error))
-            continue
-        if row:
-            n_rows += 1
-            if len(row) == len(header):
-                rows.append(row)
-                numbers.append(reader.line_num)
-            else:
-                rejects.add(file, reader.line_num, "malformed", separator.join(row))
-    columns = {name: [row[i] or None for row in rows] for i, name in enumerate(header)}
-    return _frame({LINE: numbers, **columns}), n_rows
 
 
 def python_literal(text: str) -> Any:

@@ -3,7 +3,7 @@
 import json
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -81,15 +81,17 @@ class RawTables:
         items: item_id, title, brand, category; null where unknown; one row per item, by item_id.
         rejects: Lines put aside.
         n_lines: Lines read, the rejected ones among them.
+        counts: What was merged or mended without being wrong, by name, e.g. `repeated_items`, the lines of items that stood before.
     """
 
     interactions: pl.DataFrame
     items: pl.DataFrame
     rejects: Rejects
     n_lines: int
+    counts: Mapping[str, int] = field(default_factory=dict)
 
 
-def checked_interactions(file: str, frame: pl.DataFrame, rejects: Rejects, now: float | None = None) -> pl.DataFrame:
+def checked_interactions(file: str, frame: pl.DataFrame, rejects: Rejects, now: float | None = None, *, milliseconds: bool = False) -> pl.DataFrame:
     """Put aside the interactions that cannot be used.
 
     Args:
@@ -97,26 +99,29 @@ def checked_interactions(file: str, frame: pl.DataFrame, rejects: Rejects, now: 
         frame: line, user_id, item_id, timestamp; all but the line are text.
         rejects: Receives the bad lines.
         now: Seconds since 1970; later times are bad. The clock's by default.
+        milliseconds: Whether the file's times are in milliseconds; one that is no later than `now` taken as seconds is in seconds, so bad.
 
     Returns:
-        user_id, item_id, timestamp (Int64, null where blank), in the same order.
+        user_id, item_id, timestamp (Int64, seconds, null where blank), in the same order.
     """
     latest = int((time.time() if now is None else now) + _DAY)
-    text = pl.col(TIMESTAMP)
+    text, ticks = pl.col(TIMESTAMP), pl.col("ticks")
     typed = frame.with_columns(_blank_to_null(c) for c in (USER_ID, ITEM_ID, TIMESTAMP)).with_columns(
-        text.cast(pl.Int64, strict=False).fill_null(text.cast(pl.Float64, strict=False).floor().cast(pl.Int64, strict=False)).alias("seconds")
+        text.cast(pl.Int64, strict=False).fill_null(text.cast(pl.Float64, strict=False).floor().cast(pl.Int64, strict=False)).alias("ticks")
     )
+    typed = typed.with_columns((ticks // 1000 if milliseconds else ticks).alias("seconds"))
+    other_unit = (pl.col("seconds") > 20 * latest) | (ticks <= latest if milliseconds else False)
     reason = (
         pl.when(pl.col(USER_ID).is_null())
         .then(pl.lit("no_user"))
         .when(pl.col(ITEM_ID).is_null())
         .then(pl.lit("no_item"))
-        .when(text.is_not_null() & pl.col("seconds").is_null())
+        .when(text.is_not_null() & ticks.is_null())
         .then(pl.lit("timestamp_not_a_number"))
-        .when(pl.col("seconds") < 0)
+        .when(ticks < 0)
         .then(pl.lit("timestamp_negative"))
-        .when(pl.col("seconds") > 20 * latest)
-        .then(pl.lit("timestamp_not_seconds"))
+        .when(other_unit)
+        .then(pl.lit("timestamp_not_milliseconds" if milliseconds else "timestamp_not_seconds"))
         .when(pl.col("seconds") > latest)
         .then(pl.lit("timestamp_in_future"))
     )
@@ -127,13 +132,14 @@ def checked_interactions(file: str, frame: pl.DataFrame, rejects: Rejects, now: 
     return judged.filter(pl.col("reason").is_null()).select(USER_ID, ITEM_ID, pl.col("seconds").alias(TIMESTAMP))
 
 
-def checked_items(file: str, frame: pl.DataFrame, rejects: Rejects) -> pl.DataFrame:
+def checked_items(file: str, frame: pl.DataFrame, rejects: Rejects, counts: dict[str, int]) -> pl.DataFrame:
     """Make one row per item.
 
     Args:
         file: The file's name, for the rejects.
         frame: line, item_id, title, brand, category; all but the line are text or null.
         rejects: Receives the lines without an item id.
+        counts: Receives `repeated_items`, the lines of items that have another line.
 
     Returns:
         item_id, title, brand, category, by item_id. Of an item that stands twice the first by title is taken, whatever
@@ -143,7 +149,10 @@ def checked_items(file: str, frame: pl.DataFrame, rejects: Rejects) -> pl.DataFr
     for (line,) in clean.filter(pl.col(ITEM_ID).is_null()).select(LINE).iter_rows():
         rejects.add(file, line, "no_item", "")
     columns = (ITEM_ID, TITLE, BRAND, CATEGORY)
-    return clean.filter(pl.col(ITEM_ID).is_not_null()).select(columns).sort(columns, nulls_last=True).unique(ITEM_ID, keep="first", maintain_order=True)
+    known = clean.filter(pl.col(ITEM_ID).is_not_null()).select(columns)
+    items = known.sort(columns, nulls_last=True).unique(ITEM_ID, keep="first", maintain_order=True)
+    counts["repeated_items"] = known.height - items.height
+    return items
 
 
 def require_some(file: Path, frame: pl.DataFrame, what: str) -> None:
@@ -174,6 +183,8 @@ def _blank_to_null(column: str) -> pl.Expr:
 def _advice(reason: str) -> str:
     if reason == "timestamp_not_seconds":
         return "give seconds since 1970, not milliseconds"
+    if reason == "timestamp_not_milliseconds":
+        return "give milliseconds since 1970, as the official files do"
     if reason == "timestamp_not_a_number":
         return "give seconds since 1970 as a number, or leave unknown times blank"
     return "mend the file, or allow more with --set max_bad=0.01"

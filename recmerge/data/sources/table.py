@@ -6,8 +6,9 @@ from pathlib import Path
 
 import polars as pl
 
-from recmerge.data.sources.files import read_json_lines, read_separated
+from recmerge.data.sources.files import read_json_lines
 from recmerge.data.sources.raw import LINE, RawTables, Rejects, checked_interactions, checked_items, require_some
+from recmerge.data.sources.separated import read_separated
 from recmerge.errors import ArtifactError, DataError
 from recmerge.names import BRAND, CATEGORY, ITEM_ID, TIMESTAMP, TITLE, USER_ID
 
@@ -31,7 +32,7 @@ def read_table(files: Mapping[str, Path], columns: Mapping[str, str | None]) -> 
         ArtifactError: A file does not exist.
         DataError: A file is empty, damaged, of an unknown kind, or lacks a column.
     """
-    rejects = Rejects()
+    rejects, counts = Rejects(), dict[str, int]()
     path, items_path = files["interactions"], files["items"]
     events, n_lines = _read(path, _wanted(columns, USER_ID, ITEM_ID, TIMESTAMP), (USER_ID, ITEM_ID), rejects)
     require_some(path, events, "interactions")
@@ -39,9 +40,10 @@ def read_table(files: Mapping[str, Path], columns: Mapping[str, str | None]) -> 
     require_some(items_path, items, "items")
     return RawTables(
         interactions=checked_interactions(path.name, events, rejects),
-        items=checked_items(items_path.name, items, rejects),
+        items=checked_items(items_path.name, items, rejects, counts),
         rejects=rejects,
         n_lines=n_lines + n_items,
+        counts=counts,
     )
 
 
@@ -120,4 +122,4 @@ def read_catalogue(path: Path, columns: Mapping[str, str | None]) -> pl.DataFram
     rejects = Rejects()
     items, _ = _read(path, _wanted(columns, ITEM_ID, TITLE, BRAND, CATEGORY), (ITEM_ID, TITLE), rejects)
     require_some(path, items, "items")
-    return checked_items(path.name, items, rejects)
+    return checked_items(path.name, items, rejects, {})

@@ -8,7 +8,7 @@ from recmerge.evaluation.report.page import BarChart, Lineage, LineChart, Note, 
 
 SLICE_NAMES = {
     "all": "all users",
-    "tied_last_two": "last two events share a time",
+    "tied_last_two": "target shares its time with the event beside it",
     "history_1-4": "history of 1 to 4",
     "history_5-9": "history of 5 to 9",
     "history_10+": "history of 10 and more",
@@ -161,7 +161,7 @@ def _slices(blocks: dict[str, Any], metric: str, spread: str) -> list[Section]:
         users = f"{counts[0]:,}" if len(counts) == 1 else f"{counts[0]:,} to {counts[-1]:,}"
         rows.append([SLICE_NAMES[name], users, *(_with_interval(s["metrics"][metric]) if s else "" for s in holders)])
     note = (
-        f"{spread} A user is in several slices. Where the last two events share a time, which of them is the target is a convention. "
+        f"{spread} A user is in several slices. Where a target shares its time with the event beside it, which of the two is the target is a convention. "
         "An interval without width means that all users of a slice have one value: it says nothing of other users."
     )
     return [Table(f"{metric.upper()} by slice of users", ["slice", "users", *(_label(blocks, key) for key in blocks)], rows, note, emphasis=(0,))]

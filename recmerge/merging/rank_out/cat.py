@@ -1,9 +1,9 @@
 """Keep a merged change as its stacked factors: exact, its rank is the sum of the ranks."""
 
-from recmerge.merging.parts import Delta, LowRank
+from recmerge.merging.parts import LowRank
 
 
-def cat(delta: Delta) -> tuple[LowRank, float]:
+def cat(delta: LowRank) -> tuple[LowRank, float]:
     """Return the change as it is, and the energy lost: none.
 
     Source: peft's `add_weighted_adapter(combination_type="cat")`.

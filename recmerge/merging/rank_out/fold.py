@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from recmerge.errors import ArtifactError, ResourceError
 from recmerge.lm.tensor_file import DTYPES, TensorFile, TensorWriter, narrow, stored_type, widen
-from recmerge.merging.parts import Delta
+from recmerge.merging.parts import Delta, Dense
 
 _INDEX = "model.safetensors.index.json"
 _NOT_COPIED = {".safetensors", ".bin", ".pt", ".pth", ".pkl", ".msgpack", ".h5", ".gguf", ".onnx", ".py", ".md"}
@@ -197,13 +197,13 @@ def check_folded(folder: Path, checksums: Mapping[str, int]) -> None:
 
 
 def _add(weight: NDArray[np.float64], delta: Delta, flip: bool, kind: str, module: str) -> tuple[NDArray[np.generic], FoldError]:
-    """Add B @ A (or its transpose) to a weight and round once; rows in blocks."""
-    left, right = (delta.A.T, delta.B.T) if flip else (delta.B, delta.A)
+    """Add a change (or its transpose) to a weight and round once; rows in blocks."""
+    change = _rows_of(delta, flip)
     stored = np.empty(weight.shape, narrow(np.zeros(1), kind).dtype)
-    lost = exact = change = 0.0
+    lost = exact = added = 0.0
     for i in range(0, weight.shape[0], _ROWS):
         rows = slice(i, i + _ROWS)
-        step = left[rows] @ right
+        step = change(rows)
         new = weight[rows] + step
         stored[rows] = narrow(new, kind)
         back = widen(stored[rows], kind)
@@ -211,8 +211,17 @@ def _add(weight: NDArray[np.float64], delta: Delta, flip: bool, kind: str, modul
             raise ArtifactError(f"module {module}: the folded weight does not fit {kind}", fix="use --dtype float32 or bfloat16")
         lost += float(np.sum((back - new) ** 2))
         exact += float(np.sum(new**2))
-        change += float(np.sum(step**2))
-    return stored, FoldError(math.sqrt(lost / exact) if exact else 0.0, math.sqrt(lost / change) if change else 0.0)
+        added += float(np.sum(step**2))
+    return stored, FoldError(math.sqrt(lost / exact) if exact else 0.0, math.sqrt(lost / added) if added else 0.0)
+
+
+def _rows_of(delta: Delta, flip: bool) -> Callable[[slice], NDArray[np.float64]]:
+    """Return what forms rows of a change, or of its transpose, in float64."""
+    if isinstance(delta, Dense):
+        matrix = delta.matrix.T if flip else delta.matrix
+        return lambda rows: matrix[rows].astype(np.float64)
+    left, right = (delta.A.T, delta.B.T) if flip else (delta.B, delta.A)
+    return lambda rows: left[rows] @ right
 
 
 def _target(shard: TensorFile, tensor: str, dtype: str | None) -> str:
