@@ -14,7 +14,7 @@ from tests.conftest import Cli
 
 SETTINGS = {
     **{"steps": 40, "batch_size": 8, "micro_batch_size": 8, "learning_rate": 0.05, "scheduler": "constant", "prompt.style": "open"},
-    **{"prompt.max_length": 128, "patience": 2, "eval_every": 4, "eval_buyers": 20, "save_every": 2},
+    **{"prompt.max_length": 128, "prompt.max_title_tokens": "null", "patience": 2, "eval_every": 4, "eval_buyers": 20, "save_every": 2},
 }
 
 

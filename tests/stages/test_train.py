@@ -17,7 +17,17 @@ from safetensors.numpy import load_file, save_file
 
 from recmerge.cli.main import main
 
-QUICK = ["--set", "steps=6", "--set", "save_every=2", "--set", "batch_size=8", "--set", "micro_batch_size=4", "--set", "prompt.max_length=128"]
+QUICK = [
+    "--set",
+    "steps=6",
+    "--set",
+    "save_every=2",
+    "--set",
+    "batch_size=8",
+    "--set",
+    "micro_batch_size=4",
+    *("--set", "prompt.max_length=128", "--set", "prompt.max_title_tokens=null"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +87,7 @@ def test_writes_an_adapter_in_peft_format_a_curve_and_counts(trained: Path) -> N
     manifest = json.loads((trained / "manifest.json").read_text())
     config = json.loads((trained / "adapter/adapter_config.json").read_text())
     card = json.loads((trained / "adapter/recmerge.json").read_text())
-    assert (config["r"], config["lora_alpha"], config["lora_dropout"]) == (16, 32, 0.05)
+    assert (config["r"], config["lora_alpha"], config["lora_dropout"]) == (64, 128, 0.05)
     assert set(config["target_modules"]) == {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
     assert manifest["facts"]["domains"] == ["beauty", "sports"] == card["domains"]
     counts = manifest["facts"]["counts"]
@@ -128,7 +138,7 @@ def test_resume_with_other_settings_is_refused_with_the_difference(here: Path, t
     code, out, err = cli(*words(tiny_base, "changed", "--resume", "--set", "learning_rate=0.5"))
     assert (code, out) == (7, "")
     assert err.strip().count("\n") == 0
-    assert "learning_rate: 0.006 -> 0.5" in err
+    assert "learning_rate: 0.005 -> 0.5" in err
 
 
 def test_all_checkpoints_damaged_is_one_clear_error(here: Path, tiny_base: Path, cli, trained: Path) -> None:
