@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from recmerge.merging.dense import merge_rows, weighted_sum
+from recmerge.merging.dense import added, merge_rows
 from recmerge.merging.dropping import dropped
 from recmerge.merging.parts import Dense, LoraFactors
 
@@ -30,4 +30,4 @@ def dare_linear(factors: Sequence[LoraFactors], weights: Sequence[float], *, den
     Raises:
         ArtifactError: An entry does not fit float32.
     """
-    return merge_rows(factors, dropped(density, keys), lambda blocks: weighted_sum(blocks, [lambda_ * w for w in weights]))
+    return merge_rows(factors, dropped(density, keys), added(weights, lambda_))

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from recmerge.merging.dense import merge_rows
 from recmerge.merging.dropping import dropped
-from recmerge.merging.election import elect_and_average
+from recmerge.merging.election import elected
 from recmerge.merging.parts import Dense, LoraFactors
 
 
@@ -31,8 +31,4 @@ def dare_ties(factors: Sequence[LoraFactors], weights: Sequence[float], *, densi
     Raises:
         ArtifactError: An entry does not fit float32.
     """
-    return merge_rows(
-        factors,
-        dropped(density, keys),
-        lambda blocks: lambda_ * elect_and_average([w * b for b, w in zip(blocks, weights, strict=True)]),
-    )
+    return merge_rows(factors, dropped(density, keys), elected(weights, lambda_))

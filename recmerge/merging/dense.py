@@ -62,6 +62,11 @@ def merge_rows(factors: Sequence[LoraFactors], select: Select, reduce: Reduce) -
     return Dense(matrix, tuple(kept))
 
 
+def added(weights: Sequence[float], lambda_: float) -> Reduce:
+    """Return what `merge_rows` makes of chosen entries: lambda times their weighted sum."""
+    return lambda blocks: weighted_sum(blocks, [lambda_ * w for w in weights])
+
+
 def weighted_sum(blocks: Sequence[Matrix], weights: Sequence[float]) -> Matrix:
     """Return sum_i w_i X_i of M equal shapes."""
     total = weights[0] * blocks[0]

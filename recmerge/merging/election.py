@@ -4,7 +4,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from recmerge.merging.dense import Reduce
 from recmerge.merging.parts import Matrix
+
+
+def elected(weights: Sequence[float], lambda_: float) -> Reduce:
+    """Return what `merge_rows` makes of chosen entries: lambda times their elected mean, weights multiplied in before the election."""
+    return lambda blocks: lambda_ * elect_and_average([w * b for b, w in zip(blocks, weights, strict=True)])
 
 
 def elect_and_average(blocks: Sequence[Matrix]) -> Matrix:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from recmerge.merging.dense import merge_rows, weighted_sum
+from recmerge.merging.dense import added, merge_rows
 from recmerge.merging.parts import Dense, LoraFactors
 from recmerge.merging.trimming import trimmed
 
@@ -28,4 +28,4 @@ def magnitude_prune(factors: Sequence[LoraFactors], weights: Sequence[float], *,
     Raises:
         ArtifactError: An entry does not fit float32.
     """
-    return merge_rows(factors, trimmed(thresholds), lambda blocks: weighted_sum(blocks, [lambda_ * w for w in weights]))
+    return merge_rows(factors, trimmed(thresholds), added(weights, lambda_))

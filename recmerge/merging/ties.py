@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from recmerge.merging.dense import merge_rows
-from recmerge.merging.election import elect_and_average
+from recmerge.merging.election import elected
 from recmerge.merging.parts import Dense, LoraFactors
 from recmerge.merging.trimming import trimmed
 
@@ -34,8 +34,4 @@ def ties(factors: Sequence[LoraFactors], weights: Sequence[float], *, thresholds
     Raises:
         ArtifactError: An entry does not fit float32.
     """
-    return merge_rows(
-        factors,
-        trimmed(thresholds),
-        lambda blocks: lambda_ * elect_and_average([w * b for b, w in zip(blocks, weights, strict=True)]),
-    )
+    return merge_rows(factors, trimmed(thresholds), elected(weights, lambda_))

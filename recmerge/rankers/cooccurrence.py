@@ -7,14 +7,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import polars as pl
-from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from recmerge.data.dataset import Domain, Example, training_events
 from recmerge.data.training_set import TrainingSet
-from recmerge.errors import ArtifactError
 from recmerge.names import ITEM_ID, POSITION, USER_ID
-from recmerge.rankers.protocol import TRAIN_AGAIN, Scores, empty_scores, read_card, training_domains, write_card
+from recmerge.rankers.protocol import Scores, empty_scores, loading, read_card, training_domains, write_card
 
 _PAIRS_FILE = "pairs.safetensors"
 _PARTS = ("buyers", "pairs", "counts")
@@ -106,13 +104,11 @@ class CooccurrenceRanker:
             ArtifactError: A file is missing, cannot be read, or does not fit the other.
         """
         settings, path = read_card(folder, self.name), folder / _PAIRS_FILE
-        try:
+        with loading(path):
             tensors = load_file(path)
             places = {domain: {item: place for place, item in enumerate(items)} for domain, items in settings["items"].items()}
             self.pairs = {domain: _Pairs(known, *(tensors[f"{domain}.{part}"] for part in _PARTS)) for domain, known in places.items()}
             self.seed = int(settings["seed"])
-        except (OSError, SafetensorError, KeyError, ValueError, AttributeError) as error:
-            raise ArtifactError(f"{path} cannot be read: {error}", fix=TRAIN_AGAIN) from error
 
 
 def _bought_together(domain: Domain) -> _Pairs:

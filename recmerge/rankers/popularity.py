@@ -5,14 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
-from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from recmerge.data.dataset import Domain, Example, training_events
 from recmerge.data.training_set import TrainingSet
-from recmerge.errors import ArtifactError
 from recmerge.names import ITEM_ID
-from recmerge.rankers.protocol import TRAIN_AGAIN, Scores, empty_scores, read_card, training_domains, write_card
+from recmerge.rankers.protocol import Scores, empty_scores, loading, read_card, training_domains, write_card
 
 _COUNTS_FILE = "counts.safetensors"
 
@@ -64,9 +62,7 @@ class PopularityRanker:
             ArtifactError: A file is missing, cannot be read, or does not fit the other.
         """
         settings, path = read_card(folder, self.name), folder / _COUNTS_FILE
-        try:
+        with loading(path):
             tensors = load_file(path)
             self.counts = {d: dict(zip(items, tensors[d].tolist(), strict=True)) for d, items in settings["items"].items()}
             self.seed = int(settings["seed"])
-        except (OSError, SafetensorError, KeyError, ValueError, AttributeError) as error:
-            raise ArtifactError(f"{path} cannot be read: {error}", fix=TRAIN_AGAIN) from error

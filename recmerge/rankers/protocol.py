@@ -1,12 +1,14 @@
 """What every ranker can do, whatever it is made of."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
+from safetensors import SafetensorError
 
 from recmerge.data.dataset import Domain, Example
 from recmerge.data.training_set import TrainingSet
@@ -86,6 +88,22 @@ def empty_scores(examples: Sequence[Example]) -> Scores:
     if len(sizes) > 1:
         raise ValueError(f"examples have {min(sizes)} to {max(sizes)} candidates; they must have equally many")
     return np.zeros((len(examples), sizes.pop() if sizes else 0))
+
+
+@contextmanager
+def loading(path: Path) -> Iterator[None]:
+    """Turn whatever is wrong with a saved ranker's tensors, or does not fit its card, into one error that names the file.
+
+    Args:
+        path: The file that is read inside the context.
+
+    Raises:
+        ArtifactError: Something is.
+    """
+    try:
+        yield
+    except (OSError, SafetensorError, KeyError, ValueError, AttributeError) as error:
+        raise ArtifactError(f"{path} cannot be read: {error}", fix=TRAIN_AGAIN) from error
 
 
 def write_card(folder: Path, name: str, settings: dict[str, Any]) -> None:

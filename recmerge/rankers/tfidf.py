@@ -8,14 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from recmerge.data.dataset import Domain, Example
 from recmerge.data.training_set import TrainingSet
-from recmerge.errors import ArtifactError
 from recmerge.names import ITEM_ID, TITLE
-from recmerge.rankers.protocol import TRAIN_AGAIN, Scores, empty_scores, read_card, training_domains, write_card
+from recmerge.rankers.protocol import Scores, empty_scores, loading, read_card, training_domains, write_card
 
 _TITLES_FILE = "titles.safetensors"
 _PARTS = ("starts", "words", "weights")
@@ -120,13 +118,11 @@ class TfidfRanker:
             ArtifactError: A file is missing, cannot be read, or does not fit the other.
         """
         settings, path = read_card(folder, self.name), folder / _TITLES_FILE
-        try:
+        with loading(path):
             tensors = load_file(path)
             places = {domain: {item: row for row, item in enumerate(items)} for domain, items in settings["items"].items()}
             self.titles = {domain: _Titles(known, *(tensors[f"{domain}.{part}"] for part in _PARTS)) for domain, known in places.items()}
             self.seed = int(settings["seed"])
-        except (OSError, SafetensorError, KeyError, ValueError, AttributeError) as error:
-            raise ArtifactError(f"{path} cannot be read: {error}", fix=TRAIN_AGAIN) from error
 
 
 def _weighted(domain: Domain) -> _Titles:

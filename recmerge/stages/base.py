@@ -94,9 +94,10 @@ def run_base(config: BaseConfig, run: Run) -> None:
 def _reading(corpus: Corpus, encoder: Any, config: BaseConfig) -> Any:
     from recmerge.lm.pretrain import Reading
 
-    sources: list[Any] = [(Shelves(corpus.items, config.shelf_share), 1.0)]
+    behaviour_share = config.behaviour_share if corpus.histories else 0.0
+    sources: list[Any] = [(Shelves(corpus.items, config.shelf_share), 1 - behaviour_share)]
     if corpus.histories:
-        sources = [(sources[0][0], 1 - config.behaviour_share), (Histories(corpus.histories, config.max_history), config.behaviour_share)]
+        sources.append((Histories(corpus.histories, config.max_history), behaviour_share))
     titles = [encoder.title(i.title) for i in corpus.items]
     return Reading(titles, sources, encoder.start_ids, encoder.end_id, config.max_length)
 
