@@ -28,9 +28,9 @@ class Point:
         """Return this point's settings of a stage, without the stage's name."""
         return {key.partition(".")[2]: value for key, value in self.settings.items() if key.startswith(stage + ".")}
 
-    def with_seed(self, seed: int) -> "Point":
-        """Return this point with another seed of training, shown in names wherever any seed is."""
-        return Point({**self.settings, SEED: seed}, self.varied | {SEED})
+    def with_seed(self, seed: int, shown: bool) -> "Point":
+        """Return this point with another seed of training, shown in names or not."""
+        return Point({**self.settings, SEED: seed}, self.varied | {SEED} if shown else self.varied)
 
     def without_seed(self) -> "Point":
         """Return this point for what is made of several seeds."""

@@ -105,7 +105,9 @@ class _Builder:
         if merge.seeds is None:
             parts = [self._one_adapter(name, None, target, point, stages, own) for name in names]
         else:
-            parts = [self._one_adapter(names[0], None, target, point.with_seed(seed), stages, own) for seed in merge.seeds]
+            only = self.config.seeds  # a grid's only seed goes unnamed, and so does its run in a soup
+            grown = [point.with_seed(seed, shown=[seed] != only) for seed in merge.seeds]
+            parts = [self._one_adapter(names[0], None, target, p, stages, own) for p in grown]
         if any(part is None for part in parts):
             return None
         stages.add("merge")

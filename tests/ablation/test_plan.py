@@ -192,6 +192,13 @@ def test_a_soup_without_a_grid_of_seeds_has_names_of_its_own():
     assert [c.name for c in graph if c.kind == "train"] == ["sports", "sports-seed1", "sports-seed2"]
 
 
+def test_a_soup_takes_the_training_of_the_grids_only_seed():
+    soup = {"merge": {"adapters": ["{target}"], "seeds": [1, 2]}}
+    graph = plan({"own": {"adapter": "{target}"}, "soup": soup}, seeds=[1])
+    assert lines(graph, "train") == ["train sports --set seed=1", "train sports --set seed=2 --name sports-seed2"]
+    assert lines(graph, "merge") == ["merge --adapters sports,sports-seed2 --method weaverec --name sports-soup"]
+
+
 def test_a_system_may_train_its_adapters_otherwise():
     graph = plan({"own": {"adapter": "{target}"}, "three times as long": {"adapter": "{target}", "train": {"steps": 900, "lora": {"rank": 8}}}}, seeds=[5])
     assert lines(graph, "train") == [
