@@ -7,11 +7,25 @@ CODE   := recmerge tests
 # Two test processes, each with one thread, so that torch's threads do not fight for the cores.
 PYTEST := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false $(BIN)/python -m pytest
 
-.PHONY: help setup demo test lint format bench clean
+# What `experiment` runs, on what, and where its figures are kept. DATA is a folder of tables, DOMAIN/interactions.csv.gz and DOMAIN/items.csv.gz;
+# without it the official files are fetched. SMALL=1 tries it all out with few steps and users.
+EXPERIMENTS := amazon_patience amazon_all_users amazon_equal small_shop
+DATA        ?=
+JOBS        ?= 2
+SMALL       ?=
+TABLES      := --set data.config=table --set 'data.set.interactions=$(abspath $(DATA))/{domain}/interactions.csv.gz' \
+               --set 'data.set.items=$(abspath $(DATA))/{domain}/items.csv.gz'
+FEW         := --set infer.set.users=200 --set train.set.steps=20 --set train.set.eval_every=10 --set train.set.eval_buyers=50
+FEW_amazon_equal := --set 'systems.target only, 3 x as long.train.steps=60'
+KEEP        := $(if $(SMALL),experiment-small/published,runs/published)
+PLACE       := $(if $(SMALL),experiment-small,.)
+
+.PHONY: help setup demo test lint format bench experiment experiment-data clean
+.NOTPARALLEL:
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
 
 setup: $(STAMP)  ## make .venv with recmerge and its tools, at the tested versions
 
@@ -40,6 +54,15 @@ format: setup  ## put the code in its format
 
 bench: setup  ## print the measured figures of tests/bench
 	@for f in tests/bench/bench_*.py; do echo "# $$f"; $(BIN)/python $$f || exit 1; done
+
+experiment: setup $(EXPERIMENTS:%=experiment-%)  ## the tables on whole Amazon domains, in hours; goes on where it stopped: make experiment DATA=FOLDER
+
+experiment-data: setup
+	$(if $(DATA),,$(BIN)/recmerge data fetch amazon2014 --domains sports,beauty,toys --workspace $(PLACE))
+
+experiment-%: experiment-data
+	OMP_NUM_THREADS=1 $(BIN)/recmerge ablate $* --jobs $(JOBS) --workspace $(PLACE) --publish $(KEEP) \
+		$(if $(DATA),$(TABLES)) $(if $(SMALL),$(FEW) $(FEW_$*))
 
 clean:  ## remove what tools and tests left; data/, runs/ and .venv stay
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache *.egg-info

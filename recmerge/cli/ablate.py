@@ -1,5 +1,6 @@
 """`recmerge ablate`: a grid of systems, each command run once."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -23,6 +24,7 @@ def ablate(
     file: Annotated[str | None, typer.Argument(help="A YAML file or the name of a shipped ablation; --config is the same.", metavar="FILE")] = None,
     engine: Annotated[str, typer.Option("--engine", help="What runs the commands: local.")] = "local",
     jobs: Annotated[int, typer.Option("--jobs", min=1, help="Commands at a time; more than one are processes of their own.")] = 1,
+    publish: Annotated[Path | None, typer.Option("--publish", help="Also keep tables and metrics in a folder of the ablation's name in here.")] = None,
 ) -> None:
     """Run a grid of systems, targets, seeds and settings; what is done already is not done again."""
     from recmerge.ablation.engines import ENGINES
@@ -49,6 +51,10 @@ def ablate(
         return
     swept = run_graph(common, config, graph, engine, jobs)
     show(common, swept)
+    if publish is not None:
+        from recmerge.ablation.published import publish_figures
+
+        common.reporter.say(f"published in {publish_figures(swept, graph, publish)}")
     common.finish(swept.done, "recmerge runs list", **summary(swept))
     swept.check()
 

@@ -100,6 +100,33 @@ def test_the_published_files(swept: Swept):
     assert all((swept.root / c["run_dir"] / "manifest.json").is_file() for c in cells if c["state"] == "done")
 
 
+def test_published_figures_are_those_of_the_runs_and_name_no_path(swept: Swept, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    stale = tmp_path / "kept" / "small" / "gone.metrics.json"
+    stale.parent.mkdir(parents=True)
+    stale.write_text("{}", encoding="utf-8")
+    code, out, _ = run(swept.config, swept.root, capsys, "--json", "--publish", str(tmp_path / "kept"))
+    assert code == 8  # the broken cell
+    home = tmp_path / "kept" / "small"
+    assert sorted(p.name for p in home.iterdir()) == ["small-sports.metrics.json", "source.json", "table.csv", "table.md"]
+    assert (home / "table.csv").read_text() == (Path(json.loads(out)["run_dir"]) / "table.csv").read_text()
+    metrics = swept.root / "runs" / "eval" / "small-sports" / "v001" / "metrics.json"
+    assert (home / "small-sports.metrics.json").read_text() == metrics.read_text()
+    source = json.loads((home / "source.json").read_text())
+    trained = read_manifest(swept.root / "runs" / "train" / "sports-model" / "v001")
+    assert trained is not None
+    assert source["runs"]["train sports-model"]["content_sha256"] == trained.content_sha256
+    assert source["runs"]["train sports-model"]["facts"]["steps"] == 2
+    assert source["runs"]["infer sports-broken"] == {"state": "failed"}
+    assert str(swept.root) not in "".join(p.read_text() for p in home.iterdir())
+
+
+def test_figures_that_cannot_be_published(swept: Swept, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    (tmp_path / "kept").write_text("a file", encoding="utf-8")
+    code, _, err = run(swept.config, swept.root, capsys, "--publish", str(tmp_path / "kept"))
+    assert code == 4
+    assert "cannot be published" in err
+
+
 def test_the_report_stands_alone_and_shows_the_commands(swept: Swept):
     page = (Path(swept.document["run_dir"]) / "report.html").read_text(encoding="utf-8")
     for text in ("recmerge train beauty_sports", "Training loss", "NDCG@1 on sports", "From what the figures on sports came", "infer sports-broken"):
