@@ -16,6 +16,7 @@ from recmerge.config.loader import find_config
 from recmerge.merging import METHODS
 from recmerge.rankers import RANKERS
 from tests.conftest import ROOT
+from tests.figures import updated
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 HEAVY = ("torch", "transformers", "trl", "peft", "polars", "numpy", "datasets", "jinja2", "rich.console")
@@ -99,6 +100,11 @@ def test_the_readme_names_a_merge_method(name: str):
 @pytest.mark.parametrize("name", RANKERS)
 def test_the_readme_or_its_commands_name_a_ranker(name: str):
     assert re.search(rf"\b{name}\b", README)
+
+
+def test_the_figures_of_the_readme_are_the_published_ones():
+    assert README.count("<!-- figures: ") >= 1
+    assert updated(README) == README, "bring the tables up to date with `python -m tests.figures`"
 
 
 def test_links_to_files_lead_somewhere():
