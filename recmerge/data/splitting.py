@@ -1,8 +1,10 @@
 """Put every user's events in order, and hold out the last two or what lies after two points in time."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -30,6 +32,11 @@ class Cuts:
 
     def __str__(self) -> str:
         return f"{moment(self.valid)} and {moment(self.test)}"
+
+
+def cuts_in(split: Mapping[str, Any]) -> Cuts | None:
+    """Read the cuts from how a manifest or card notes a split; None: each user's last event is the test."""
+    return Cuts(split["valid_from"], split["test_from"]) if "valid_from" in split else None
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from peft import LoraConfig, PeftModel, TaskType, get_peft_model, get_peft_model
 from safetensors import safe_open
 from transformers.pytorch_utils import Conv1D
 
+from recmerge.data.splitting import Cuts
 from recmerge.errors import ArtifactError, ConfigError
 from recmerge.lm.encoding import PromptSettings
 from recmerge.names import ADAPTER_CARD
@@ -129,6 +130,7 @@ def adapter_card(
     tokenizer_sha: str,
     init_sha: str,
     domains: Sequence[str],
+    cuts: Collection[Cuts | None],
     prompt: PromptSettings,
     data: dict[str, str],
 ) -> dict[str, Any]:
@@ -139,6 +141,7 @@ def adapter_card(
         tokenizer_sha: Hash of the tokenizer it was trained with.
         init_sha: Hash of A before training.
         domains: Domains in its training data.
+        cuts: The points in time that they are split at; None: split by leave_one_out.
         prompt: How it was asked.
         data: `name` and `content_sha256` of its training data.
 
@@ -152,6 +155,7 @@ def adapter_card(
         "tokenizer_sha256": tokenizer_sha,
         "lora_init_sha256": init_sha,
         "domains": list(domains),
+        "splits": [{} if c is None else {"valid_from": c.valid, "test_from": c.test} for c in cuts],
         "prompt": asdict(prompt),
         "data": data,
     }

@@ -47,12 +47,21 @@ def merged_card(adapters: Sequence[AdapterFile], recipe: Recipe, kind: str) -> d
         "tokenizer_sha256": known.get("tokenizer_sha256"),
         "lora_init_sha256": None,  # the merged A is no longer the one that training started from
         "domains": list(recipe.domains),
+        "splits": _splits(adapters),
         "method": recipe.method,
         "rank_out": recipe.rank_out,
         "options": dict(recipe.options),
         "merged_from": [{"label": a.label, "sha256": a.sha256, "weight": w} for a, w in zip(adapters, recipe.weights, strict=True)],
     }
     return card | ({"prompt": known["prompt"]} if "prompt" in known else {})
+
+
+def _splits(adapters: Sequence[AdapterFile]) -> list[dict[str, int]]:
+    """Return how the adapters' training data was split, each way once; what an adapter does not say is left out."""
+    found: list[dict[str, int]] = []
+    for noted in (split for a in adapters for split in (a.card or {}).get("splits", [])):
+        found += [] if noted in found else [noted]
+    return found
 
 
 def readme(name: str, adapters: Sequence[AdapterFile], recipe: Recipe) -> ModelCard:

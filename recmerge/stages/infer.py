@@ -62,11 +62,13 @@ def _plan_adapter(config: InferConfig, workspace: Workspace, data: Found, inputs
     from dataclasses import asdict
 
     from recmerge.lm.base import fingerprint
-    from recmerge.stages.lm_refs import base_input, find_adapter, prompt_settings, refuse_read_buyers
+    from recmerge.stages.lm_refs import base_input, find_adapter, prompt_settings
+    from recmerge.stages.refusals import refuse_later_training, refuse_read_buyers
 
     assert config.adapter is not None
     found = find_adapter(workspace, config.adapter, config.base, config.trust_remote_code)
     refuse_read_buyers(workspace, found.base.folder, data)
+    refuse_later_training(found.card, data)
     print_now, print_then = fingerprint(found.base), (found.card.get("base") or {}).get("fingerprint")
     if print_then not in (None, print_now) and not found.folded:
         raise ArtifactError(

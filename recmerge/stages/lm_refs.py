@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from recmerge.errors import ArtifactError, GateError
+from recmerge.errors import ArtifactError
 from recmerge.lm.base import BaseRef, base_card, shipped_base
 from recmerge.lm.encoding import PromptSettings
 from recmerge.lm.lora import read_card
@@ -160,30 +160,3 @@ def base_input(workspace: Workspace, base: BaseRef, fingerprint: str) -> Input:
     if run is not None and manifest is not None and manifest.stage == "base":
         return Found(run, manifest).as_input("base", workspace)
     return Input("base", base.ref, base.source, fingerprint)
-
-
-def refuse_read_buyers(workspace: Workspace, folder: Path | None, data: Found) -> None:
-    """Stop where a base has read the buyers of a domain that it is to be trained on or asked about.
-
-    Args:
-        workspace: Where the domains lie that a mixed set is made of.
-        folder: The base's, or that of a model that was folded from one.
-        data: A built domain or a mixed set.
-
-    Raises:
-        GateError: It has: the domain's name, its built data or a file that it was built from is on the base's card.
-    """
-    read = base_card(folder).get("behaviour") or []
-    if not read:
-        return
-    asked = [data.manifest]
-    if data.manifest.stage != "build":
-        asked = [m for i in data.manifest.inputs if (m := read_manifest(workspace.root / i["path"])) is not None]
-    names = {d for m in asked for d in m.facts.get("domains", [])} | set(data.manifest.facts.get("domains", []))
-    hashes = {m.content_sha256 for m in asked} | {i["content_sha256"] for m in asked for i in m.inputs if i["role"] != "items"}
-    for entry in read:
-        if entry["domain"] in names or entry["content_sha256"] in hashes or hashes & set(entry["files"]):
-            raise GateError(
-                f"this base has read the buyers of '{entry['domain']}', so '{data.manifest.name}' would be asked about purchases that it knows",
-                fix="use another domain, or a base that has not read it (see its README.md)",
-            )

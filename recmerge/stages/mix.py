@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from recmerge.config.data import MixConfig
 from recmerge.data.dataset import read_domain, write_frame
 from recmerge.data.mixing import DEFAULT_CAP, mix_rows, refuse_other_cuts
-from recmerge.data.splitting import Cuts
+from recmerge.data.splitting import cuts_in
 from recmerge.errors import DataError, UsageError, unknown_name
 from recmerge.names import DOMAIN, ROWS_FILE
 from recmerge.runs.directory import Run
@@ -76,18 +76,13 @@ def _domain(workspace: Workspace, ref: str) -> Found:
     return resolve(workspace, ref, ["build"], kind="domain", wanted="domain", hint=f"recmerge data build {ref}")
 
 
-def _cuts(found: Found) -> Cuts | None:
-    split = found.manifest.facts.get("split", {})
-    return Cuts(split["valid_from"], split["test_from"]) if "valid_from" in split else None
-
-
 def _plan(group: list[Found], config: MixConfig, workspace: Workspace, name: str | None) -> Plan:
     ordered = sorted(group, key=lambda f: f.manifest.facts["domains"][0])
     profiles = {f.manifest.name: f.manifest.facts["profile"] for f in ordered}
     if len(set(profiles.values())) > 1:
         shown = ", ".join(f"{n} is {profile}" for n, profile in profiles.items())
         raise DataError(f"domains of different profiles cannot be mixed: {shown}", fix="build them with one --profile")
-    refuse_other_cuts({f.manifest.name: _cuts(f) for f in ordered})
+    refuse_other_cuts({f.manifest.name: cuts_in(f.manifest.facts.get("split", {})) for f in ordered})
     settings = config.resolved()
     del settings["union"]  # a union of two is their hybrid
     domains = {f.manifest.facts["domains"][0] for f in ordered}

@@ -1,11 +1,13 @@
 """`train`: a LoRA adapter on a domain, hybrid or union set, or another ranker."""
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from recmerge.config.train import TrainConfig
+from recmerge.data.dataset import Domain
 from recmerge.errors import ConflictError
 from recmerge.lm.base import BaseRef, fingerprint, load_model, load_tokenizer, pick_device, tokenizer_sha256
 from recmerge.lm.encoding import Encoder, PromptSettings
@@ -16,7 +18,8 @@ from recmerge.runs.reporter import Reporter, SilentReporter
 from recmerge.runs.resolve import Found, resolve
 from recmerge.runs.workspace import Workspace, check_name
 from recmerge.stages.execute import Plan
-from recmerge.stages.lm_refs import base_input, base_label, find_base, refuse_read_buyers
+from recmerge.stages.lm_refs import base_input, base_label, find_base
+from recmerge.stages.refusals import refuse_read_buyers
 
 _CODE = (
     *("lm/base.py", "lm/checkpoints.py", "lm/encoding.py", "lm/fused_loss.py", "lm/lora.py", "lm/scoring.py", "lm/sequences.py", "lm/sft.py"),
@@ -172,7 +175,7 @@ class _Trained:
     tokenizer: Any
     outcome: Any
     counts: dict[str, int]
-    domains: tuple[str, ...]
+    domains: Mapping[str, Domain]
     fingerprint: str
     init_sha: str
     tokenizer_sha: str
@@ -210,9 +213,7 @@ def _train(job: TrainJob, folder: Path, workspace: Workspace, reporter: Reporter
         resume_command=f"recmerge train {job.data.manifest.name} --name {job.plan.spec.name} --resume (with the same settings)",
         world_size=int(os.environ.get("WORLD_SIZE", "1")),
     )
-    return _Trained(
-        model, tokenizer, outcome, sequences.counts.as_dict(), tuple(data.domains), fingerprint(job.base), started_from, tokenizer_sha256(tokenizer)
-    )
+    return _Trained(model, tokenizer, outcome, sequences.counts.as_dict(), data.domains, fingerprint(job.base), started_from, tokenizer_sha256(tokenizer))
 
 
 def _sft_settings(config: TrainConfig, device: Any) -> Any:
@@ -237,6 +238,7 @@ def _note_beside(job: TrainJob, trained: _Trained, folder: Path) -> None:
         tokenizer_sha=trained.tokenizer_sha,
         init_sha=trained.init_sha,
         domains=sorted(trained.domains),
+        cuts={d.cuts for d in trained.domains.values()},
         prompt=prompt,
         data={"name": manifest.name, "content_sha256": manifest.content_sha256},
     )

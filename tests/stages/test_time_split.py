@@ -3,12 +3,17 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import polars as pl
 import pytest
 
 from recmerge.data.dataset import Domain, read_domain
+from recmerge.errors import GateError
 from recmerge.runs import Workspace, resolve
+from recmerge.runs.resolve import Found
+from recmerge.stages.refusals import refuse_later_training
 
 Cli = Callable[..., tuple[int, str, str]]
 TableDomain = Callable[..., Path]
@@ -175,3 +180,46 @@ def test_training_ranking_and_evaluation_go_on_from_it(cli: Cli, workspace: Work
     assert metrics["slices"]["history_1-4"]["n_users"] == n_short
     for form in ("trl", "llamafactory", "recbole"):
         assert cli("data", "export", "sports_beauty", "--format", form, "--quiet")[0] == 0
+
+
+TIME = {"kind": "time", "valid_from": 100, "test_from": 200}
+
+
+@pytest.mark.parametrize(
+    ("splits", "domains", "asked", "refused"),
+    [
+        ([{}], ["sports"], {"kind": "leave_one_out"}, False),
+        ([{"valid_from": 100, "test_from": 200}], ["sports"], TIME, False),
+        ([{"valid_from": 90, "test_from": 200}], ["beauty"], TIME, False),  # stopped before
+        ([{}], ["sports"], TIME, True),
+        ([{}], ["beauty"], TIME, True),  # another domain's future
+        ([{"valid_from": 100, "test_from": 201}], ["sports"], TIME, True),
+        ([{"valid_from": 101, "test_from": 200}], ["sports"], TIME, True),
+        ([{"valid_from": 100, "test_from": 200}, {}], ["sports"], TIME, True),  # one of the merged ones
+        ([{"valid_from": 100, "test_from": 200}], ["sports"], {"kind": "leave_one_out"}, True),
+        ([{"valid_from": 100, "test_from": 200}], ["beauty"], {"kind": "leave_one_out"}, False),
+        ([], ["sports"], TIME, False),  # made elsewhere
+    ],
+)
+def test_who_was_taught_behind_the_cut_is_refused(splits: list[dict[str, int]], domains: list[str], asked: dict[str, object], refused: bool) -> None:
+    manifest = SimpleNamespace(name="sports", facts={"domains": ["sports"], "split": asked})
+    found = cast(Found, SimpleNamespace(manifest=manifest))
+    card = {"splits": splits, "domains": domains}
+    if refused:
+        with pytest.raises(GateError, match="it would be asked about purchases that it knows"):
+            refuse_later_training(card, found)
+    else:
+        refuse_later_training(card, found)
+
+
+def test_an_adapter_of_a_leave_one_out_set_is_not_asked_about_a_time_split(cli: Cli, workspace: Workspace, table_domain: TableDomain, tiny_base: Path) -> None:
+    config = table_domain("sports")
+    build(cli, config, "sports")
+    quick = ("--set", "steps=1", "--set", "batch_size=4", "--set", "micro_batch_size=4", "--set", "prompt.max_length=128", "--quiet")
+    assert cli("train", "sports", "--base", tiny_base, "--name", "early", *quick)[0] == 0
+    assert cli("merge", "--adapters", "early,early", "--name", "woven", "--quiet")[0] == 0
+    build(cli, config, "sports", *CUTS)
+    for adapter in ("early", "woven"):
+        code, _, err = cli("infer", "sports", "--adapter", adapter)
+        assert code == 8
+        assert "split by leave_one_out, 'sports' is split at 2013-02-01 and 2013-06-15" in err
