@@ -9,7 +9,7 @@ PYTEST := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false $(BIN)/python -m pytest
 
 # What `experiment` runs, on what, and where its figures are kept. DATA is a folder of tables, DOMAIN/interactions.csv.gz and DOMAIN/items.csv.gz;
 # without it the official files are fetched. SMALL=1 tries it all out with few steps and users.
-EXPERIMENTS := amazon_patience amazon_all_users amazon_equal small_shop
+EXPERIMENTS := amazon_patience amazon_targets amazon_all_users amazon_equal small_shop
 DATA        ?=
 JOBS        ?= 2
 SMALL       ?=
