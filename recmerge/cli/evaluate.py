@@ -23,6 +23,7 @@ def evaluate(
         list[str] | None, typer.Argument(help="Runs of `recmerge infer`: names, name@vNNN or paths; the first is the one judged.", metavar="RUN...")
     ] = None,
     baseline: Annotated[str | None, typer.Option("--baseline", help="Compare with this run, user by user.")] = None,
+    fuse: Annotated[str | None, typer.Option("--fuse", help="Make one ranker of these runs, fitted on validation events: a,b,c.")] = None,
     gate: Annotated[bool, typer.Option("--gate", help="Exit with 8 where the settings under `gate` are not met.")] = False,
     ks: Annotated[str | None, typer.Option("--ks", help="Cut-offs, e.g. 1,3,5.")] = None,
     samples: Annotated[int | None, typer.Option("--samples", help="Bootstrap resamples.")] = None,
@@ -37,6 +38,7 @@ def evaluate(
     flags = {
         "runs": runs or None,
         "baseline": baseline,
+        "fuse": split_list(fuse),
         "ks": _cut_offs(ks),
         "n_bootstrap": samples,
         "result_jsonl": str(result_jsonl) if result_jsonl else None,
@@ -51,7 +53,7 @@ def evaluate(
     _show(common, metrics)
     report = done.path / "report.html"
     common.reporter.say(f"report: {report}")
-    document = {key: metrics[key] for key in ("n_users", "metrics", "comparisons", "malformed", "off_list", "ties")}
+    document = {key: metrics[key] for key in ("n_users", "metrics", "comparisons", "malformed", "off_list", "ties", "fusion") if key in metrics}
     common.finish(done, next_command=f"recmerge runs lineage eval/{done.manifest.name}", report=str(report), **document)
     if gate:
         check_gate(config, metrics)
@@ -94,6 +96,9 @@ def _show(common: Common, metrics: dict[str, Any]) -> None:
             cells.append(_difference(differences.get(key)))
         rows.append(cells)
     common.reporter.table(f"{metrics['run']['label']}: {metrics['n_users']} users", columns, rows)
+    for row in metrics.get("fusion", {}).get("added", []):
+        if row["metric"] == head:
+            common.reporter.say(f"{row['run']} - {row['baseline']}: {head} {_difference(row)}")
 
 
 def _difference(row: dict[str, Any] | None) -> str:

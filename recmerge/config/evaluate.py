@@ -1,5 +1,7 @@
 """Settings of `eval`."""
 
+from typing import Literal
+
 from pydantic import Field, field_validator, model_validator
 
 from recmerge.config.loader import Settings
@@ -19,6 +21,8 @@ class EvalConfig(Settings):
 
     runs: list[str] = Field(default_factory=list, description="infer runs: names, name@vNNN or paths; the first is the one judged")
     baseline: str | None = Field(None, description="the infer run the others are compared with")
+    fuse: list[str] = Field(default_factory=list, description="infer runs whose scores are made into one ranker, fitted on validation events")
+    fusion_model: Literal["auto", "logit", "network"] = Field("auto", description="what fuses; auto: whichever loses less on held-out validation users")
     result_jsonl: str | None = Field(None, json_schema_extra={"path": True}, description="published format: one JSON string of titles per line")
     test_jsonl: str | None = Field(None, json_schema_extra={"path": True}, description="published format: the test line of each result line")
     ks: list[int] = Field([1, 3, 5], min_length=1, description="cut-offs")
@@ -37,8 +41,10 @@ class EvalConfig(Settings):
     def _one_kind_of_input(self) -> "EvalConfig":
         if (self.result_jsonl is None) != (self.test_jsonl is None):
             raise ValueError("result_jsonl and test_jsonl need each other")
-        if self.result_jsonl and (self.runs or self.baseline):
+        if self.result_jsonl and (self.runs or self.baseline or self.fuse):
             raise ValueError("give runs, or result_jsonl and test_jsonl, not both")
-        if not self.result_jsonl and not self.runs:
+        if len(self.fuse) == 1 or len(set(self.fuse)) < len(self.fuse):
+            raise ValueError("fuse (--fuse) takes two runs or more, each once")
+        if not self.result_jsonl and not self.runs and not self.fuse:
             raise ValueError("give at least one run, or result_jsonl and test_jsonl")
         return self

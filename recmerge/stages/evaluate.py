@@ -19,17 +19,18 @@ from recmerge.evaluation.report.provenance import lineage_section
 from recmerge.evaluation.report.results import results_page
 from recmerge.evaluation.slices import ALL, Mask, head_threshold, slices, user_facts
 from recmerge.evaluation.summary import Evaluated, check_paired, compare, gate_failures, per_user_frame, summarise
-from recmerge.names import EVENTS_FILE, IS_TARGET, ITEM_ID, METRICS_FILE, PER_USER_FILE, RANKINGS_FILE, REPORT_FILE, USER_ID, USERS_FILE
+from recmerge.names import EVENTS_FILE, FUSED_FILE, IS_TARGET, ITEM_ID, METRICS_FILE, PER_USER_FILE, RANKINGS_FILE, REPORT_FILE, USER_ID, USERS_FILE
 from recmerge.runs.directory import Run, write_text
 from recmerge.runs.lineage import trace
 from recmerge.runs.manifest import Input, Manifest, RunSpec, code_version, input_from_file, read_manifest, sha256_file
 from recmerge.runs.resolve import Found, resolve
 from recmerge.runs.workspace import Workspace, check_name
 from recmerge.stages.execute import Plan
+from recmerge.stages.fuse import FUSED, find_parts, find_twin, fuse
 
 KIND = "rankings"
 _OUTPUTS = (METRICS_FILE, PER_USER_FILE, REPORT_FILE)
-_RUN, _DATA, _BASELINE = "run", "data", "baseline"
+_RUN, _DATA, _BASELINE, _VALID = "run", "data", "baseline", "valid"
 
 
 def plan_evaluate(config: EvalConfig, workspace: Workspace, name: str | None = None) -> Plan:
@@ -55,22 +56,23 @@ def plan_evaluate(config: EvalConfig, workspace: Workspace, name: str | None = N
         inputs = [input_from_file(role, path, workspace.relative(path)) for role, path in files]
         default = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(config.result_jsonl).stem).strip("-._") or "published"
     else:
-        founds = [_found(workspace, ref) for ref in config.runs]
-        founds = list({f.path.resolve(): f for f in founds}.values())
+        asked = [_found(workspace, ref) for ref in config.runs]
+        parts = find_parts(workspace, config.fuse, asked)
+        founds = list({f.path.resolve(): f for f in [*asked, *parts]}.values())
         baseline = _found(workspace, config.baseline) if config.baseline else None
-        shown |= {"runs": [f.label for f in founds], "baseline": baseline.label if baseline else None}
-        inputs = _inputs(workspace, founds, baseline)
-        default = founds[0].manifest.name + (f"-vs-{baseline.manifest.name}" if baseline else "")
+        shown |= {"runs": [f.label for f in founds], "baseline": baseline.label if baseline else None, "fuse": [f.label for f in parts]}
+        inputs = [*_inputs(workspace, founds, baseline), *(find_twin(workspace, f).as_input(f"{_VALID}:{f.label}", workspace) for f in parts)]
+        default = (founds[0].manifest.name if asked else FUSED) + (f"-vs-{baseline.manifest.name}" if baseline else "")
     spec = RunSpec(
         stage="eval",
         name=check_name(name or default[:100].replace("..", "."), "evaluation name"),
         config=shown,
         inputs=tuple(inputs),
-        code=code_version("evaluation", "stages/evaluate.py", "assets/templates/report.html.j2"),
+        code=code_version("evaluation", "stages/evaluate.py", "stages/fuse.py", "assets/templates/report.html.j2"),
         seeds={"bootstrap": config.seed},
         ignore=("gate",),
     )
-    return Plan(spec, _OUTPUTS)
+    return Plan(spec, (*_OUTPUTS, FUSED_FILE) if config.fuse else _OUTPUTS)
 
 
 def run_evaluate(config: EvalConfig, run: Run) -> None:
@@ -84,19 +86,24 @@ def run_evaluate(config: EvalConfig, run: Run) -> None:
         ArtifactError: Runs cannot be compared, or a file was changed since it was made.
         DataError: Rankings or files that cannot be trusted.
     """
-    lineage = None
+    lineage = fitted = None
     baseline: Evaluated | None = None
     if config.result_jsonl:
         results = [_published(config, run)]
     else:
-        founds = {item.role: _reopened(run, item) for item in run.spec.inputs if not item.role.startswith(_DATA)}
+        founds = {item.role: _reopened(run, item) for item in run.spec.inputs if not item.role.startswith((_DATA, _VALID))}
         keys = _keys({found.path: found.manifest for found in founds.values()})
         roles = {found.path: role for role, found in reversed(founds.items())}  # a run may also be the baseline
         evaluated = {path: _evaluated(config, run, roles[path], founds[roles[path]], keys[path]) for path in keys}
         results = list(evaluated.values())
         baseline = evaluated[founds[_BASELINE].path] if _BASELINE in founds else None
+        if config.fuse:
+            fused, fitted = _fused(config, run, {f.label: (f, evaluated[f.path]) for f in founds.values()})
+            results = [*results, *fused] if config.runs else [*fused, *results]
         lineage = lineage_section(trace(run.workspace, [founds[role] for role in roles.values()]), run.spec.name)
     document = _document(config, run, results, baseline)
+    if fitted is not None:
+        document["fusion"] = {"fitted": fitted, "added": _added(config, results)}
     write_text(run.path / METRICS_FILE, json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
     per_user_frame(results).write_parquet(run.path / PER_USER_FILE, compression="zstd")
     curves = {r.key: hit_curve(r.ranks.n_better, r.ranks.n_tied, int(r.ranks.n_candidates.max())) for r in results if r.ranks.n_candidates.max() > 0}
@@ -220,6 +227,20 @@ def _masks(run: Run, rankings: pl.DataFrame, folder: Path | None, split: str, ke
         return {ALL: np.ones(n_users, dtype=np.bool_)}
     users, events = read_frame(folder / USERS_FILE), read_frame(folder / EVENTS_FILE)
     return slices(user_facts(rankings.select(USER_ID, ITEM_ID, IS_TARGET), users, events, split), head_threshold(events))
+
+
+def _fused(config: EvalConfig, run: Run, known: dict[str, tuple[Found, Evaluated]]) -> tuple[list[Evaluated], dict[str, Any]]:
+    """Fuse the parts that the plan found with their twins."""
+    twins = {i.role.partition(":")[2]: _reopened(run, i) for i in run.spec.inputs if i.role.startswith(f"{_VALID}:")}
+    parts = [(known[label][1].key, known[label][0], twins[label]) for label in run.spec.config["fuse"]]
+    return fuse(parts, known[run.spec.config["fuse"][0]][1], config.fusion_model, config.seed, run.path)
+
+
+def _added(config: EvalConfig, results: Sequence[Evaluated]) -> list[dict[str, Any]]:
+    """Compare the fusion of all with that without each language model: what does it add to what is free?"""
+    whole = next(r for r in results if r.key == FUSED)
+    without = [r for r in results if r.key.startswith(f"{FUSED} without ")]
+    return [row for r in without for row in compare([whole], r, config.n_bootstrap, config.seed)]
 
 
 def _published(config: EvalConfig, run: Run) -> Evaluated:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from recmerge.evaluation.report.charts import Bar, Line, Reference
+from recmerge.evaluation.report.fusion import fusion_sections
 from recmerge.evaluation.report.page import BarChart, Lineage, LineChart, Note, Section, Table, render_report
 
 SLICE_NAMES = {
@@ -41,6 +42,8 @@ def results_page(metrics: dict[str, Any], curves: Mapping[str, Sequence[float]],
     sections.append(_table(blocks, names))
     if metrics["comparisons"]:
         sections += _comparisons(metrics, head)
+    if "fusion" in metrics:
+        sections += fusion_sections(metrics["fusion"])
     sections += _slices(blocks, head, spread)
     if curves:
         sections.append(_curves(metrics, curves))

@@ -1,0 +1,127 @@
+"""`recmerge eval --fuse` from hand-made rankings: twins, the fused ranking, what a language model adds, and errors."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from recmerge.evaluation.ranks import candidate_sha256
+from recmerge.runs import RunSpec, Workspace, open_run
+
+Cli = Callable[..., tuple[int, str, str]]
+N_CANDIDATES = 6
+
+
+def rank(workspace: Workspace, name: str, split: str, *, weight: float, n_users: int = 60, seed: int = 0, **config: object) -> Path:
+    """Rankings in which a system knows its share of what decides the purchase: the user buys where two hidden values sum highest."""
+    rng = np.random.default_rng([len(split), n_users])
+    hidden = rng.normal(size=(n_users, N_CANDIDATES, 2))
+    target = hidden.sum(-1).argmax(1)
+    scores = hidden @ np.array([weight, 1 - weight]) + 0.2 * np.random.default_rng([seed, len(name)]).normal(size=(n_users, N_CANDIDATES))
+    rows = [(f"u{u:03d}", f"i{c}", float(scores[u, c]), 1, c == target[u]) for u in range(n_users) for c in range(N_CANDIDATES)]
+    schema = {"user_id": pl.String, "item_id": pl.String, "score": pl.Float64, "rank": pl.Int32, "is_target": pl.Boolean}
+    frame = pl.DataFrame(rows, schema=schema, orient="row")
+    settings = {"ranker": name.partition("-")[2], "adapter": None, "split": split, "users": n_users, "seed": 42} | config
+    with open_run(workspace, RunSpec("infer", name + ("-valid" if split == "valid" else ""), settings, (), "test")) as run:
+        frame.write_parquet(run.path / "rankings.parquet")
+        run.facts |= {"kind": "rankings", "domains": ["sports"], "mode": "score", "split": split, "n_users": n_users, "label": name}
+        run.facts |= {"candidates": {"n": N_CANDIDATES, "sha256": candidate_sha256(frame)}, "malformed": 0, "off_list": 0}
+    return run.path
+
+
+@pytest.fixture
+def three(workspace: Workspace) -> Workspace:
+    for split in ("valid", "test"):
+        rank(workspace, "sports-left", split, weight=0.9)
+        rank(workspace, "sports-right", split, weight=0.1)
+        rank(workspace, "sports-model", split, weight=0.5, ranker=None, adapter="sports")
+    return workspace
+
+
+def test_a_fusion_beats_its_parts_and_says_what_the_model_adds(three: Workspace, cli: Cli) -> None:
+    code, out, err = cli("eval", "sports-left", "--fuse", "left,right,model", "--baseline", "sports-left", "--set", "fusion_model=logit", "--json")
+    assert code == 0, err
+    folder = Path(json.loads(out)["run_dir"])
+    metrics = json.loads((folder / "metrics.json").read_text())
+    at_1 = {key: block["metrics"]["ndcg@1"]["value"] for key, block in metrics["runs"].items()}
+    assert list(at_1) == ["sports-left", "sports-right", "sports-model", "fused", "fused without sports-model"]
+    assert at_1["fused"] > max(at_1["sports-left"], at_1["sports-right"]) + 0.1
+    assert at_1["fused without sports-model"] > max(at_1["sports-left"], at_1["sports-right"]) + 0.1
+    compared = {row["run"] for row in metrics["comparisons"]}
+    assert compared == set(at_1) - {"sports-left"}
+    added = [row for row in metrics["fusion"]["added"] if row["metric"] == "ndcg@1"]
+    assert [(row["run"], row["baseline"]) for row in added] == [("fused", "fused without sports-model")]
+    assert added[0]["difference"] == pytest.approx(at_1["fused"] - at_1["fused without sports-model"])
+    fitted = metrics["fusion"]["fitted"]["fused"]
+    assert fitted["n_users"] == 60
+    assert fitted["held_out_log_loss"]["logit"] < fitted["held_out_log_loss"]["uniform"] == pytest.approx(np.log(N_CANDIDATES))
+    fused = pl.read_parquet(folder / "fused.parquet")
+    assert fused.columns == ["run", "user_id", "item_id", "score", "rank", "is_target"]
+    first = fused.filter((pl.col("run") == "fused") & pl.col("is_target"))
+    assert (first["rank"] == 1).mean() == pytest.approx(at_1["fused"])
+    page = (folder / "report.html").read_text()
+    assert "What the language models add" in page
+    assert "sports-model:place" in page
+
+
+def test_the_fusion_alone_is_what_is_judged(three: Workspace, cli: Cli) -> None:
+    code, out, err = cli("eval", "--fuse", "sports-left,sports-right", "--set", "fusion_model=logit", "--json")
+    assert code == 0, err
+    document = json.loads(out)
+    assert document["name"] == "fused"
+    metrics = json.loads((Path(document["run_dir"]) / "metrics.json").read_text())
+    assert list(metrics["runs"]) == ["fused", "sports-left", "sports-right"]
+    assert metrics["fusion"]["added"] == []
+    assert cli("eval", "--fuse", "sports-left,sports-right", "--set", "fusion_model=logit")[2].count("already done") == 1
+
+
+def test_a_missing_twin_names_its_command(workspace: Workspace, cli: Cli) -> None:
+    rank(workspace, "sports-left", "test", weight=0.9)
+    rank(workspace, "sports-right", "test", weight=0.1)
+    code, _, err = cli("eval", "--fuse", "sports-left,sports-right")
+    assert code == 4
+    assert "recmerge infer sports --ranker left --split valid --name sports-left-valid" in err
+
+
+def test_a_twin_is_of_the_same_settings(three: Workspace, cli: Cli) -> None:
+    rank(three, "sports-far", "test", weight=0.4, ranker="left", half_life=3)
+    code, _, err = cli("eval", "--fuse", "sports-far,sports-right")
+    assert code == 4
+    assert "fusing 'sports-far' needs the same system's ranking of the validation events" in err
+
+
+@pytest.mark.parametrize(
+    ("parts", "code", "what"),
+    [
+        ("left", 2, "two runs or more"),
+        ("left,left", 2, "each once"),
+        ("sports-left,left", 2, "names one run twice"),
+        ("left,nothing", 4, "nothing"),
+        ("left,sports-right-valid", 2, "ranks validation events"),
+    ],
+)
+def test_bad_parts(three: Workspace, cli: Cli, parts: str, code: int, what: str) -> None:
+    found, _, err = cli("eval", "sports-left", "--fuse", parts)
+    assert found == code
+    assert what in err
+    assert sum(line.startswith("error[") for line in err.splitlines()) == 1
+
+
+def test_parts_that_were_asked_other_users(three: Workspace, cli: Cli) -> None:
+    for split in ("valid", "test"):
+        rank(three, "sports-few", split, weight=0.5, n_users=20)
+    code, _, err = cli("eval", "--fuse", "sports-left,sports-few")
+    assert code == 4
+    assert "rank different users or candidates" in err
+
+
+def test_too_few_validation_users(workspace: Workspace, cli: Cli) -> None:
+    for name, weight in (("sports-left", 0.9), ("sports-right", 0.1)):
+        rank(workspace, name, "test", weight=weight)
+        rank(workspace, name, "valid", weight=weight, n_users=5)
+    code, _, err = cli("eval", "--fuse", "sports-left,sports-right")
+    assert code == 4
+    assert "5 validation users" in err
