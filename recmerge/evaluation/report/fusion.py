@@ -30,8 +30,10 @@ def fusion_sections(fusion: dict[str, Any]) -> list[Section]:
         sections.append(Table("What the language models add", ["fusion of all, against", "metric", "difference", "p"], shown, explained))
     whole = next(iter(fitted.values()))["weights"]
     order = sorted(whole, key=lambda name: -abs(whole[name]))
-    views = "Weights of the logit, on features of deviation 1. z: the score within the user's list; log: its size; place: one over its place; "
-        "top: holds the first place."
+    views = (
+        "Weights of the logit, on features of deviation 1. z: the score within the user's list; log: its size; "
+        "place: one over its place; top: holds the first place."
+    )
     sections.append(Table("What weighs how much in the fusion of all", ["view of a score", "weight"], [[n, f"{whole[n]:+.3f}"] for n in order], views))
     return sections
 
