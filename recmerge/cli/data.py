@@ -47,7 +47,13 @@ def build(
         execute(plan, partial(run_build, config), common.workspace, common.reporter, again=common.again) for plan, config in zip(plans, configs, strict=True)
     ]
     names = [d.manifest.name for d in done]
-    common.finish(done, next_command=f"recmerge data mix {' '.join(names)}" if len(names) > 1 else f"recmerge train {names[0]}")
+    mixable = len(names) > 1 and all(d.manifest.facts["counts"]["rows"] for d in done)
+    common.finish(done, next_command=f"recmerge data mix {' '.join(names)}" if mixable else _use(names[0], done[0].manifest.facts["counts"]["rows"]))
+
+
+def _use(name: str, n_rows: int) -> str:
+    """Name the command that a data set is for; one without training rows is there to be asked."""
+    return f"recmerge train {name}" if n_rows else f"recmerge infer {name} --adapter RUN_OR_FOLDER"
 
 
 def _build_config(common: Common, domain: str, flags: dict[str, Any]) -> "BuildConfig":
@@ -104,7 +110,7 @@ def check(common: Common, name: Annotated[str, typer.Argument(metavar="NAME", he
     if common.as_json:
         return emit_json(document)
     common.reporter.say(f"ok: {document['rows']:,} training rows of {', '.join(document['domains'])}, no fault found")
-    common.reporter.say(f"next: recmerge train {name}")
+    common.reporter.say(f"next: {_use(name, document['rows'])}")
 
 
 @command(data_app, "stats", run=False, config=False)
@@ -127,7 +133,7 @@ def stats(
     for table in stats_tables(document):
         common.reporter.table(table.title, table.columns, table.rows)
     common.reporter.say(f"wrote {document['outputs'][0]['path']}")
-    common.reporter.say(f"next: recmerge train {name}")
+    common.reporter.say(f"next: {_use(name, document['rows'])}")
 
 
 @command(data_app, "export", run=False, config=False)

@@ -28,9 +28,7 @@ def infer(
 ) -> None:
     """Rank every test user's stored candidates."""
     if list_rankers:
-        from recmerge.rankers import RANKERS
-
-        return emit_json({"rankers": sorted(RANKERS)}) if common.as_json else emit("\n".join(sorted(RANKERS)))
+        return _list_rankers(common)
     if domain is None:
         raise UsageError("give the domain whose users are ranked for", fix="recmerge infer sports --adapter sports")
     from recmerge.config.infer import InferConfig
@@ -55,3 +53,16 @@ def infer(
     done = execute(plan, partial(run_infer, config), common.workspace, common.reporter, again=common.again)
     common.finish(done, f"recmerge eval {done.manifest.name}")
     return None
+
+
+def _list_rankers(common: Common) -> None:
+    from recmerge.rankers import RANKERS, CatalogueRanker, missing_modules
+
+    names = sorted(RANKERS)
+    missing = {name: modules for name in names if (modules := missing_modules(name))}
+    if common.as_json:
+        whole = [name for name in names if issubclass(RANKERS[name], CatalogueRanker)]
+        return emit_json({"rankers": names, "whole_catalogue": whole, "missing": missing})
+    for name, modules in missing.items():
+        common.reporter.say(f"{name} needs {' and '.join(modules)}: pip install 'recmerge[floors]'")
+    return emit("\n".join(names))

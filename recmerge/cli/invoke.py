@@ -4,14 +4,22 @@ import contextlib
 import errno
 import io
 import json
+import re
+import shutil
 import signal
 import sys
+from pathlib import Path
 from typing import Any
 
 import typer
 
 from recmerge.cli.apps import app
 from recmerge.errors import Interrupted, RecmergeError, ResourceError, UsageError, printable
+
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+_FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
+_UNFIT = {errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.EIO, errno.EFBIG}
+_RUST_ERRNO = re.compile(r"\(os error (\d+)\)")  # how polars tells an error of the system
 
 
 def dispatch(words: list[str]) -> Any:
@@ -66,11 +74,32 @@ def as_known(error: BaseException) -> RecmergeError:
         return Interrupted(signal.SIGINT, "stopped by the keyboard", fix="run the same command again")
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return ResourceError(f"out of memory: {printable(str(error))[:200]}", fix="lower the batch size or max_length")
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return ResourceError(f"the disk is full: {error.filename or error}", fix="free some space and run the same command again")
-    if isinstance(error, PermissionError):
-        return ResourceError(f"no permission: {error.filename or error}", fix="mend its permissions or choose another --workspace")
-    return RecmergeError(
+    return _of_the_system(error) or RecmergeError(
         f"a bug of recmerge's own: {type(error).__name__}: {printable(str(error))[:300]}",
         fix="run again with --debug and report the traceback",
     )
+
+
+def _of_the_system(error: BaseException) -> ResourceError | None:
+    """Explain what the disk or its permissions refuse; None for any other error."""
+    number = error.errno if isinstance(error, OSError) else None
+    if number is None and (isinstance(error, OSError) or type(error).__module__.startswith("polars")):
+        told = _RUST_ERRNO.search(str(error))
+        number = int(told[1]) if told else None
+    name = getattr(error, "filename", None)
+    what = printable(str(name or error))
+    if number in _FULL:
+        return ResourceError(f"the disk is full{_free_beside(name)}: {what}", fix="free some space and run the same command again")
+    if number in _FORBIDDEN:
+        reason = "read-only" if number == errno.EROFS else "no permission"
+        return ResourceError(f"{reason}: {what}", fix="mend its permissions or choose another --workspace")
+    if number in _UNFIT:
+        return ResourceError(f"cannot read or write {what}: {getattr(error, 'strerror', None) or 'refused'}", fix="give another path or --workspace")
+    return None
+
+
+def _free_beside(name: object) -> str:
+    try:
+        return f", {shutil.disk_usage(Path(str(name)).parent).free:,} bytes are free" if name else ""
+    except OSError:
+        return ""

@@ -23,7 +23,7 @@ def train(
     name_of_data: Annotated[str | None, typer.Argument(metavar="NAME", help="A domain, hybrid or union set, e.g. sports or sports_beauty.")] = None,
     domain: Annotated[str | None, typer.Option("--domain", help="The same as NAME.")] = None,
     base: Annotated[str | None, typer.Option("--base", help="Shipped name, `base pretrain` run, folder or Hugging Face id.")] = None,
-    ranker: Annotated[str | None, typer.Option("--ranker", help="Train this ranker instead of a LoRA.")] = None,
+    ranker: Annotated[str | None, typer.Option("--ranker", help="Train this ranker instead of a LoRA; --set ranker.KEY=VALUE for its settings.")] = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Of batch order and dropout.")] = None,
     device: Annotated[str | None, typer.Option("--device", help="auto, cpu or cuda; a missing GPU is an error.")] = None,
     trust_remote_code: Annotated[bool, typer.Option("--trust-remote-code", help="Let the base model's repository run code; needs a pinned revision.")] = False,
@@ -39,7 +39,7 @@ def train(
         raise UsageError("give one data set's NAME", fix="recmerge train sports")
     from recmerge.config.train import TrainConfig
 
-    flags = {"base": base, "ranker": ranker, "seed": seed, "device": device, "trust_remote_code": trust_remote_code or None}
+    flags = {"base": base, "ranker.name": ranker, "seed": seed, "device": device, "trust_remote_code": trust_remote_code or None}
     config = common.load(TrainConfig, "train", flags, default="nano")
     if config.ranker is not None:
         return _train_ranker(common, config, data)
@@ -102,5 +102,5 @@ def _train_ranker(common: Common, config: "TrainConfig", data: str) -> None:
     if common.dry_run:
         return common.preview([plan])
     done = execute(plan, partial(run_train_ranker, config), common.workspace, common.reporter, again=common.again)
-    common.finish(done, f"recmerge infer {done.manifest.facts['domains'][0]} --ranker {config.ranker}")
+    common.finish(done, f"recmerge infer {done.manifest.facts['domains'][0]} --ranker {plan.spec.config['ranker']}")
     return None

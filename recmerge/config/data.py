@@ -42,6 +42,9 @@ class BuildConfig(Settings):
     reviews: str | None = Field(None, json_schema_extra={"path": True}, description="amazon*: reviews_*_5.json.gz, *_5.json.gz, *.csv.gz, *.jsonl.gz")
     meta: str | None = Field(None, json_schema_extra={"path": True}, description="amazon*: meta_*.json.gz or meta_*.jsonl.gz")
     archive: str | None = Field(None, json_schema_extra={"path": True}, description="movielens: ml-1m.zip or another size, as it is")
+    testdata: str | None = Field(
+        None, json_schema_extra={"path": True}, description="published_testdata: a file of the published testdata folder, chat messages as JSON lines"
+    )
     columns: ColumnsConfig = ColumnsConfig()
     profile: Literal["clean", "published"] = Field("clean", description="published: the published WeaveRec code, point by point")
     split: Literal["leave_one_out", "time"] = Field("leave_one_out", description="time: what lies after two points in time is held out, for every user")

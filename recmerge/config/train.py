@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from recmerge.config.loader import Settings
 from recmerge.config.prompt import PromptConfig
@@ -19,13 +19,26 @@ class LoraConfig(Settings):
     init_seed: int = Field(0, ge=0, description="of A's initialisation: the same for all adapters that will be merged")
 
 
+class RankerConfig(Settings):
+    """Another ranker than a LoRA, and settings of its own, which it checks itself."""
+
+    model_config = ConfigDict(extra="allow")
+
+    name: str
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All but the name."""
+        return dict(self.model_extra or {})
+
+
 class TrainConfig(Settings):
     """Settings of `recmerge train`."""
 
     base: str = Field("nano", description="the shipped base's name, a `base pretrain` run, a folder or a Hugging Face id")
     revision: str | None = Field(None, description="of a Hugging Face base")
     trust_remote_code: bool = False
-    ranker: str | None = Field(None, description="train this ranker instead of a LoRA")
+    ranker: RankerConfig | None = Field(None, description="train this ranker instead of a LoRA: its name, or name and settings")
     prompt: PromptConfig = PromptConfig()
     lora: LoraConfig = LoraConfig()
     buyers: dict[str, Annotated[int, Field(ge=1)]] = Field(
@@ -52,6 +65,11 @@ class TrainConfig(Settings):
     seed: int = Field(42, ge=0, description="of batch order and dropout")
     device: Literal["auto", "cpu", "cuda"] = "auto"
     sft: dict[str, Any] = Field(default_factory=dict, description="passed on to trl.SFTConfig as it is")
+
+    @field_validator("ranker", mode="before")
+    @classmethod
+    def _name_alone(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
 
     @model_validator(mode="after")
     def _length_of_training(self) -> "TrainConfig":

@@ -1,13 +1,14 @@
 """From raw tables to a domain: filter, order, split, draw candidates and training rows."""
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import polars as pl
 
 from recmerge.data.candidates import Catalogue, clean_catalogue, published_catalogue, row_keys, with_answers, with_candidates
-from recmerge.data.dataset import Domain
+from recmerge.data.dataset import ANSWER, Domain
 from recmerge.data.draws import Keys, splitmix64, text_key
 from recmerge.data.filtering import MIN_EVENTS, drop_repeats, drop_untitled, k_core, sample_users
 from recmerge.data.leakage import future_counts
@@ -29,10 +30,11 @@ from recmerge.errors import DataError
 from recmerge.names import BRAND, CANDIDATES, CATEGORY, ITEM_ID, POSITION, SPLIT, TARGET, TEST, TIMESTAMP, TITLE, TRAIN, USER_ID, VALID
 
 CLEAN, PUBLISHED = "clean", "published"
-LEAVE_ONE_OUT, TIME = "leave_one_out", "time"
+LEAVE_ONE_OUT, TIME, ASKED = "leave_one_out", "time", "asked"
 PUBLISHED_ROWS = 30_000
 _MISSING_TITLE = "nan"  # what the published code's prompts say where an item has no title
 _COLUMNS = (USER_ID, POSITION, TARGET, CANDIDATES)
+_ROW_TYPES = pl.Schema({USER_ID: pl.String(), POSITION: pl.Int32(), TARGET: pl.String(), CANDIDATES: pl.List(pl.String), ANSWER: pl.List(pl.String)})
 
 
 def build_clean(
@@ -143,6 +145,34 @@ def build_published(
     facts = _facts(domain, raw, dropped)
     facts["titles"] = {"decoded": 0, "cut": 0, "missing": missing}
     facts["counts"]["validation_rows"] = validation.height
+    return domain, facts
+
+
+def build_asked(name: str, raw: RawTables) -> tuple[Domain, dict[str, Any]]:
+    """Build a domain whose test questions its source asks itself: nothing is filtered or drawn, and there is nothing to train on.
+
+    Args:
+        name: The domain's name.
+        raw: What a source read, with its questions.
+
+    Returns:
+        The domain, of profile published: each user's last event is the test, none is trained on, nobody is asked for validation; and
+        counts for the manifest, with the source's own wording.
+
+    Raises:
+        DataError: No question is left.
+    """
+    assert raw.asked is not None
+    if raw.asked.questions.is_empty():
+        raise DataError(f"none of {raw.n_lines:,} lines is a question that can be used", fix="look at rejects.jsonl; is this the right file?")
+    events = split_events(order_events(raw.interactions, "file", 0))
+    items = raw.items.select(ITEM_ID, TITLE, pl.col(BRAND, CATEGORY).fill_null("")).sort(ITEM_ID)
+    candidates = raw.asked.questions.select(pl.lit(TEST).alias(SPLIT), USER_ID, TARGET, CANDIDATES).sort(USER_ID)
+    domain = Domain(name, PUBLISHED, items, events, user_table(events), pl.DataFrame(schema=_ROW_TYPES), candidates)
+    facts = _facts(domain, raw, {})
+    facts["split"] = {"kind": ASKED}
+    facts["titles"] = {"decoded": 0, "cut": 0, "missing": 0}
+    facts["wording"] = asdict(raw.asked.wording)
     return domain, facts
 
 

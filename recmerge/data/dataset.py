@@ -1,7 +1,9 @@
 """A built domain and the sets made of domains: frames in memory, Parquet files on disk."""
 
 import hashlib
+import io
 import json
+import shutil
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -13,7 +15,7 @@ import polars as pl
 
 from recmerge.data.draws import text_key, text_keys
 from recmerge.data.splitting import Cuts
-from recmerge.errors import ArtifactError
+from recmerge.errors import ArtifactError, ResourceError
 from recmerge.names import (
     CANDIDATES,
     CANDIDATES_FILE,
@@ -36,6 +38,7 @@ DOMAIN_FILE = "domain.json"
 ANSWER = "answer"
 DOMAIN_FILES = (DOMAIN_FILE, ITEMS_FILE, EVENTS_FILE, USERS_FILE, ROWS_FILE, CANDIDATES_FILE)
 _FORMAT = 1
+_DISK_FULL = "(os error 28)"  # how polars tells it
 _REBUILD = "delete that version's folder and run its command again"
 
 
@@ -114,8 +117,32 @@ def write_domain(folder: Path, domain: Domain) -> None:
 
 
 def write_frame(path: Path, frame: pl.DataFrame) -> None:
-    """Write a Parquet file whose bytes depend on the frame alone, not on how it lies in memory."""
-    frame.rechunk().write_parquet(path, compression="zstd", compression_level=3, row_group_size=65_536, statistics=False)
+    """Write a Parquet file whose bytes depend on the frame alone, not on how it lies in memory.
+
+    Args:
+        path: The file.
+        frame: What to write.
+
+    Raises:
+        ResourceError: The disk is full; nothing of the file is left.
+    """
+    try:
+        _write_parquet(path, frame)
+    except (OSError, pl.exceptions.PolarsError) as error:
+        if _DISK_FULL not in str(error):
+            raise
+        needed = io.BytesIO()
+        _write_parquet(needed, frame)
+        if path.is_file():
+            path.unlink()
+        free = shutil.disk_usage(path.parent).free
+        raise ResourceError(
+            f"the disk is full: {path} needs {needed.tell():,} bytes, {free:,} are free", fix="free some space or choose another --workspace, and run it again"
+        ) from error
+
+
+def _write_parquet(place: Path | io.BytesIO, frame: pl.DataFrame) -> None:
+    frame.rechunk().write_parquet(place, compression="zstd", compression_level=3, row_group_size=65_536, statistics=False)
 
 
 def read_domain(folder: Path, name: str | None = None) -> Domain:

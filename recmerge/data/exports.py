@@ -1,20 +1,21 @@
-"""Write a data set in the formats of other tools."""
+"""Write a data set in the formats of other tools that read prompts: LLaMA-Factory and TRL."""
 
 import json
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import re
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
-
-import polars as pl
+from typing import TextIO
 
 from recmerge.data.building import PUBLISHED
-from recmerge.data.dataset import Domain, examples
+from recmerge.data.dataset import ANSWER, Domain, examples
 from recmerge.data.prompts import Chat, render_answer, render_listwise, render_published
-from recmerge.data.titles import plain_line
 from recmerge.data.training_set import TrainingSet
-from recmerge.names import BRAND, CATEGORY, DOMAIN, ITEM_ID, POSITION, SPLIT, TIMESTAMP, TITLE, TRAIN, USER_ID, VALID
+from recmerge.names import CANDIDATES, DOMAIN, POSITION, TARGET, TRAIN, USER_ID, VALID
 
 _SLICE = 10_000
+# What the chat templates and placeholders of other tools are written with; recmerge itself never reads it in a title.
+_CONTROL = re.compile(r"<\|[^\s|<>]{1,40}\|>|</?s>|<(?:start|end)_of_turn>|\[/?INST\]|<(?:image|video|audio)>")
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,33 @@ class Question:
 
     chat: Chat
     answer: str
+
+    @property
+    def turns(self) -> list[dict[str, str]]:
+        """The system's, the user's and the assistant's turn, as chat templates take them."""
+        pairs = (("system", self.chat.system), ("user", self.chat.user), ("assistant", self.answer))
+        return [{"role": role, "content": content} for role, content in pairs]
+
+
+@dataclass
+class Written:
+    """What an export holds.
+
+    Args:
+        rows: Written rows, of all splits.
+        longest: Characters of the longest row, prompt and answer together; 0 where no prompts are written.
+        control: Titles with text that the chat format of another tool may read as more than text.
+        renamed: Ids that the format cannot hold as they are.
+    """
+
+    rows: int = 0
+    longest: int = 0
+    control: int = 0
+    renamed: int = 0
+
+    def as_dict(self) -> dict[str, int]:
+        """Return the counts by name."""
+        return asdict(self)
 
 
 def questions(training_set: TrainingSet, split: str) -> Iterator[Question]:
@@ -40,8 +68,8 @@ def questions(training_set: TrainingSet, split: str) -> Iterator[Question]:
             for example in examples(domain, VALID):
                 yield _question(domain, example.history, example.candidates, (example.target,))
         return
-    published = "answer" in training_set.rows.columns
-    columns = [DOMAIN, USER_ID, POSITION, "candidates", "answer" if published else "target"]
+    published = ANSWER in training_set.rows.columns
+    columns = [DOMAIN, USER_ID, POSITION, CANDIDATES, ANSWER if published else TARGET]
     for part in training_set.rows.select(columns).iter_slices(_SLICE):
         for name, user, position, listed, answer in part.iter_rows():
             domain = training_set.domains[name]
@@ -62,80 +90,58 @@ def splits_of(training_set: TrainingSet) -> tuple[str, ...]:
     return (TRAIN,) if published else (TRAIN, VALID)
 
 
-def export_trl(training_set: TrainingSet, folder: Path) -> None:
+def export_trl(training_set: TrainingSet, folder: Path) -> Written:
     """Write TRL's conversational prompt-completion rows: train.jsonl and valid.jsonl.
 
+    Source: TRL's documentation, "Dataset formats and types". SFTTrainer trains on the completion alone by default, and cuts rows at
+    `max_length` tokens (1,024 by default): set it above the longest row.
+
     Args:
         training_set: With its domains.
         folder: An existing folder.
+
+    Returns:
+        What was written.
     """
+    written = _begun(training_set)
     for split in splits_of(training_set):
         with (folder / f"{split}.jsonl").open("w", encoding="utf-8") as f:
-            for q in questions(training_set, split):
-                prompt = [{"role": "system", "content": q.chat.system}, {"role": "user", "content": q.chat.user}]
-                f.write(_json({"prompt": prompt, "completion": [{"role": "assistant", "content": q.answer}]}) + "\n")
+            for question in questions(training_set, split):
+                _write_line(f, {"prompt": question.turns[:2], "completion": question.turns[2:]}, question, written)
+    return written
 
 
-def export_llamafactory(training_set: TrainingSet, folder: Path) -> None:
-    """Write LLaMA-Factory's alpaca files and the dataset_info.json that registers them.
+def export_llamafactory(training_set: TrainingSet, folder: Path) -> Written:
+    """Write LLaMA-Factory's sharegpt files, <name>_train.jsonl and <name>_valid.jsonl, and the dataset_info.json that registers them.
+
+    Source: LLaMA-Factory's data/README.md, the OpenAI form of the sharegpt format; WeaveRec's published traindata has the same.
+    LLaMA-Factory cuts rows at `cutoff_len` tokens, up to 0.9 at the end of the prompt, where the candidates are: set it above the longest row.
 
     Args:
         training_set: With its domains.
         folder: An existing folder.
+
+    Returns:
+        What was written.
     """
-    info = {}
+    written, info = _begun(training_set), {}
     for split in splits_of(training_set):
         name = f"{training_set.name}_{split}"
-        with (folder / f"{name}.json").open("w", encoding="utf-8") as f:
-            f.write("[")
-            for i, q in enumerate(questions(training_set, split)):
-                f.write(",\n" if i else "\n")
-                f.write(_json({"instruction": q.chat.user, "input": "", "output": q.answer, "system": q.chat.system}))
-            f.write("\n]\n")
-        columns = {"prompt": "instruction", "query": "input", "response": "output", "system": "system"}
-        info[name] = {"file_name": f"{name}.json", "formatting": "alpaca", "columns": columns}
+        with (folder / f"{name}.jsonl").open("w", encoding="utf-8") as f:
+            for question in questions(training_set, split):
+                _write_line(f, {"messages": question.turns}, question, written)
+        tags = {"role_tag": "role", "content_tag": "content", "user_tag": "user", "assistant_tag": "assistant", "system_tag": "system"}
+        info[name] = {"file_name": f"{name}.jsonl", "formatting": "sharegpt", "columns": {"messages": "messages"}, "tags": tags}
     (folder / "dataset_info.json").write_text(json.dumps(info, indent=2) + "\n", encoding="utf-8")
+    return written
 
 
-def export_recbole(training_set: TrainingSet, folder: Path) -> None:
-    """Write RecBole's atomic files, <domain>/<domain>.inter and .item, whose leave-one-out split is ours.
-
-    Order RecBole's interactions by `position`: times are days, and often equal or unknown.
-
-    Args:
-        training_set: With its domains.
-        folder: An existing folder.
-    """
-    for name, domain in sorted(training_set.domains.items()):
-        target = folder / name
-        target.mkdir()
-        events = domain.events.select(
-            pl.col(USER_ID).alias("user_id:token"),
-            pl.col(ITEM_ID).alias("item_id:token"),
-            pl.col(TIMESTAMP).cast(pl.Float64).alias("timestamp:float"),
-            pl.col(POSITION).cast(pl.Float64).alias("position:float"),
-            pl.col(SPLIT).alias("split:token"),
-        )
-        # One line a field: RecBole reads no quotes.
-        plain = {column: [plain_line(text) for text in domain.items[column]] for column in (TITLE, BRAND, CATEGORY)}
-        items = pl.DataFrame(
-            {
-                "item_id:token": domain.items[ITEM_ID],
-                "title:token_seq": plain[TITLE],
-                "brand:token": [brand.replace(" ", "_") for brand in plain[BRAND]],
-                "category:token_seq": plain[CATEGORY],
-            }
-        )
-        events.write_csv(target / f"{name}.inter", separator="\t", quote_style="never", float_precision=1)
-        items.write_csv(target / f"{name}.item", separator="\t", quote_style="never")
+def _begun(training_set: TrainingSet) -> Written:
+    titles = [title for domain in training_set.domains.values() for title in domain.titles.values()]
+    return Written(control=sum(_CONTROL.search(title) is not None for title in titles))
 
 
-def _json(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False)
-
-
-FORMATS: dict[str, Callable[[TrainingSet, Path], None]] = {
-    "llamafactory": export_llamafactory,
-    "recbole": export_recbole,
-    "trl": export_trl,
-}
+def _write_line(file: TextIO, row: object, question: Question, written: Written) -> None:
+    file.write(json.dumps(row, ensure_ascii=False) + "\n")
+    written.rows += 1
+    written.longest = max(written.longest, sum(len(turn["content"]) for turn in question.turns))

@@ -1,5 +1,6 @@
 """Download official files: sizes first, resumed, retried, checked, placed whole or not at all."""
 
+import errno
 import hashlib
 import http.client
 import json
@@ -137,17 +138,28 @@ def fetch_file(remote: Remote, folder: Path, reporter: Reporter, *, pause: float
         The file, complete and checked.
 
     Raises:
-        NetworkError: It could not be got whole, or is not what it should be.
+        NetworkError: It could not be got whole, or is not what it should be: by its published checksum, else by what the lock file recorded
+            when it first came.
+        ResourceError: The disk is full; what has come is kept, to go on from there.
     """
     target = folder / remote.file.name
     part = folder / f"{remote.file.name}.part"
-    with reporter.bar(remote.file.name, remote.size or 0) as bar:
-        if remote.local:
-            shutil.copyfile(remote.place, part)
-            bar.advance(remote.size or 0)
-        else:
-            _download(remote, part, bar, pause)
-    _check(remote, part)
+    try:
+        with reporter.bar(remote.file.name, remote.size or 0) as bar:
+            if remote.local:
+                shutil.copyfile(remote.place, part)
+                bar.advance(remote.size or 0)
+            else:
+                _download(remote, part, bar, pause)
+    except OSError as error:
+        if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
+            raise
+        have, free = part.stat().st_size if part.exists() else 0, shutil.disk_usage(folder).free
+        whole = "an unknown number of" if remote.size is None else f"{remote.size:,}"
+        raise ResourceError(
+            f"the disk is full: {target} has {whole} bytes, {have:,} have come, {free:,} are free", fix="free some space and run the same command again"
+        ) from error
+    _check(remote, part, read_lock(folder).get(remote.file.name, {}).get("sha256", ""))
     part.replace(target)
     _state(part).unlink(missing_ok=True)
     return target
@@ -222,13 +234,13 @@ def _state(part: Path) -> Path:
     return part.with_name(part.name + ".json")
 
 
-def _check(remote: Remote, part: Path) -> None:
-    """Refuse a file that is not what its name says; such a file is removed."""
+def _check(remote: Remote, part: Path, sha256: str) -> None:
+    """Refuse a file that is not what its name says, or not what came under it before (`sha256`, empty: nothing did); such a file is removed."""
     size = part.stat().st_size
     with part.open("rb") as f:
         head = f.read(512)
     magic = _MAGIC.get(Path(remote.file.name).suffix, b"")
-    problem = ""
+    problem, fix = "", "try again later, or name another place by --mirror"
     if not head.startswith(magic):
         kind = "a web page" if head.lstrip()[:1] == b"<" else "another kind of file"
         problem = f"is {kind}, not a {Path(remote.file.name).suffix} file; it begins with {head[:40]!r}"
@@ -236,10 +248,13 @@ def _check(remote: Remote, part: Path) -> None:
         problem = f"has {size:,} bytes, {remote.size:,} were announced"
     elif remote.file.md5 and (found := _md5(part)) != remote.file.md5:
         problem = f"has md5 {found}, published is {remote.file.md5}"
+    elif not remote.file.md5 and sha256 and (found := sha256_file(part)) != sha256:
+        problem = f"has sha256 {found[:16]}..., {LOCK_FILE} recorded {sha256[:16]}... when it first came"
+        fix = f"name another place by --mirror; where the new file is wanted, delete {part.parent / LOCK_FILE}"
     if problem:
         part.unlink()
         _state(part).unlink(missing_ok=True)
-        raise NetworkError(f"{remote.place} {problem}", fix="try again later, or name another place by --mirror")
+        raise NetworkError(f"{remote.place} {problem}", fix=fix)
 
 
 def _md5(path: Path) -> str:

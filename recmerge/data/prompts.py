@@ -22,9 +22,33 @@ class Chat:
     user: str
 
 
+@dataclass(frozen=True)
+class Wording:
+    """The words of a published prompt, around its two lists in brackets.
+
+    Args:
+        system: The system turn.
+        before: Of the user turn, up to the bracket that opens the history.
+        between: From the bracket that closes the history to the one that opens the candidates.
+        after: From the bracket that closes the candidates.
+    """
+
+    system: str
+    before: str
+    between: str
+    after: str
+
+
 _LISTWISE_SYSTEM = "You recommend what a customer buys next."
 _LISTWISE_QUESTION = "Which of the candidates does the customer buy next? Answer with its title alone."
-_PUBLISHED_SYSTEM = "You are a helpful recommendation assistant."
+# Source: Hou et al. (WeaveRec), released code; structure only, the words are ours.
+PUBLISHED_WORDING = Wording(
+    system="You are a helpful recommendation assistant.",
+    before="The user's purchase history is: [",
+    between="]\nFrom the candidates below, pick the top 5 items that the user is most likely to purchase next, sorted from most to "
+    "least likely.\nCandidates: [",
+    after=f"]\nThe top 5 titles, joined by {SEPARATOR}, are:",
+)
 
 
 def render_listwise(history: Sequence[str], candidates: Sequence[str]) -> Chat:
@@ -42,26 +66,18 @@ def render_listwise(history: Sequence[str], candidates: Sequence[str]) -> Chat:
     return Chat(_LISTWISE_SYSTEM, "\n".join(lines))
 
 
-def render_published(history: Sequence[str], candidates: Sequence[str]) -> Chat:
+def render_published(history: Sequence[str], candidates: Sequence[str], wording: Wording = PUBLISHED_WORDING) -> Chat:
     """Ask for the five best candidates in the structure of WeaveRec's published prompts.
-
-    Source: Hou et al. (WeaveRec), released code; structure only, the words are ours.
 
     Args:
         history: Titles, oldest first.
         candidates: Titles in their stored order.
+        wording: The words around them.
 
     Returns:
         The question; the answer is five titles joined by `||`.
     """
-    user = (
-        f"The user's purchase history is: [{SEPARATOR.join(history)}]\n"
-        "From the candidates below, pick the top 5 items that the user is most likely to purchase next, "
-        "sorted from most to least likely.\n"
-        f"Candidates: [{SEPARATOR.join(candidates)}]\n"
-        f"The top 5 titles, joined by {SEPARATOR}, are:"
-    )
-    return Chat(_PUBLISHED_SYSTEM, user)
+    return Chat(wording.system, f"{wording.before}{SEPARATOR.join(history)}{wording.between}{SEPARATOR.join(candidates)}{wording.after}")
 
 
 def render_answer(titles: Sequence[str]) -> str:

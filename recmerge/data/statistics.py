@@ -32,7 +32,7 @@ def describe_domain(domain: Domain) -> dict[str, Any]:
     per_item = domain.events.group_by(ITEM_ID).len()["len"].sort(descending=True)
     n_users, n_items, n_events = domain.users.height, domain.items.height, domain.events.height
     times = domain.events[TIMESTAMP]
-    per_split = dict(domain.events.group_by(SPLIT).len().iter_rows())
+    per_split = dict(domain.candidates.group_by(SPLIT).len().iter_rows())
     return {
         "profile": domain.profile,
         "split": "leave_one_out" if domain.cuts is None else "time",

@@ -2,10 +2,10 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Literal
 
-from recmerge.data.prompts import Chat, render_answer, render_listwise, render_published
+from recmerge.data.prompts import PUBLISHED_WORDING, Chat, Wording, render_answer, render_listwise, render_published
 from recmerge.errors import ArtifactError
 
 Style = Literal["open", "listwise", "published"]
@@ -54,10 +54,12 @@ class Encoder:
     Args:
         tokenizer: A Hugging Face tokenizer with an end token.
         settings: Style and limits.
+        wording: The words of the published style.
     """
 
     tokenizer: Any
     settings: PromptSettings
+    wording: Wording = PUBLISHED_WORDING
     titles_cut: int = 0
     _titles: dict[str, tuple[int, ...]] = field(default_factory=dict, repr=False)
 
@@ -164,7 +166,8 @@ class Encoder:
 
     def _chat(self, history: list[str], candidates: Sequence[str], room: int) -> tuple[list[int], int] | None:
         """The longest suffix of the history whose whole chat fits, found by bisection."""
-        render: Callable[[Sequence[str], Sequence[str]], Chat] = render_listwise if self.settings.style == "listwise" else render_published
+        published = partial(render_published, wording=self.wording)
+        render: Callable[[Sequence[str], Sequence[str]], Chat] = render_listwise if self.settings.style == "listwise" else published
 
         def encode(n: int) -> list[int]:
             return self._encode_chat(render(history[len(history) - n :], candidates))

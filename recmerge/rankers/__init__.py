@@ -1,42 +1,81 @@
 """Everything that can rank stored candidates: floors, trained rankers, the language model itself."""
 
+from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
-from recmerge.errors import UsageError, unknown_name
+from pydantic import ValidationError
+
+from recmerge.errors import ConfigError, UsageError, unknown_name
+from recmerge.rankers.als import AlsRanker
+from recmerge.rankers.bpr import BprRanker
 from recmerge.rankers.cooccurrence import CooccurrenceRanker
+from recmerge.rankers.ease import EaseRanker
+from recmerge.rankers.itemknn import ItemKnnRanker
 from recmerge.rankers.popularity import PopularityRanker
-from recmerge.rankers.protocol import Ranker, Scores
+from recmerge.rankers.protocol import CatalogueRanker, Ranker, RankerSettings, Scores
 from recmerge.rankers.random import RandomRanker
+from recmerge.rankers.recent_popularity import RecentPopularityRanker
+from recmerge.rankers.sentence_embeddings import SentenceEmbeddingsRanker
 from recmerge.rankers.tfidf import TfidfRanker
 
 # A ranker of one's own: a file with a class of the protocol's shape, and a line here. Import torch inside its methods.
 RANKERS: dict[str, type[Ranker]] = {
     "random": RandomRanker,
     "popularity": PopularityRanker,
+    "recent_popularity": RecentPopularityRanker,
     "tfidf": TfidfRanker,
+    "sentence_embeddings": SentenceEmbeddingsRanker,
     "cooccurrence": CooccurrenceRanker,
+    "itemknn": ItemKnnRanker,
+    "ease": EaseRanker,
+    "als": AlsRanker,
+    "bpr": BprRanker,
 }
 RANKER_DIR = "ranker"  # of a trained ranker's run
 
-__all__ = ["RANKERS", "RANKER_DIR", "Ranker", "Scores", "load_ranker", "new_ranker", "save_ranker"]
+__all__ = ["RANKERS", "RANKER_DIR", "CatalogueRanker", "Ranker", "RankerSettings", "Scores", "load_ranker", "missing_modules", "new_ranker", "save_ranker"]
 
 
-def new_ranker(name: str, *, seed: int = 42) -> Ranker:
+def new_ranker(name: str, *, seed: int = 42, settings: Mapping[str, Any] | None = None) -> Ranker:
     """Return an untrained ranker.
 
     Args:
         name: A name of `RANKERS`.
         seed: Of whatever it draws.
+        settings: Its own settings by name; the others keep their defaults.
 
     Returns:
         The ranker.
 
     Raises:
-        UsageError: There is no such ranker.
+        ConfigError: It has no such setting, or the value is not allowed.
+        UsageError: There is no such ranker, or what it needs is not installed.
     """
     if name not in RANKERS:
         raise UsageError(unknown_name("ranker", name, RANKERS), fix="`recmerge infer --list-rankers` lists them")
-    return RANKERS[name](seed=seed)  # type: ignore[call-arg]  # a protocol says nothing of how a ranker is made
+    missing = missing_modules(name)
+    if missing:
+        raise UsageError(f"ranker '{name}' needs {' and '.join(missing)}, not installed here", fix="pip install 'recmerge[floors]'")
+    try:
+        chosen = RANKERS[name].settings_class.model_validate(settings or {})
+    except ValidationError as error:
+        raise _explained(name, error) from None
+    return RANKERS[name](chosen, seed=seed)
+
+
+def missing_modules(name: str) -> list[str]:
+    """Return the modules that a ranker of `RANKERS` needs and that are not installed."""
+    return [module for module in RANKERS[name].needs if find_spec(module) is None]
+
+
+def _explained(name: str, error: ValidationError) -> ConfigError:
+    first = error.errors(include_url=False)[0]
+    key = str(first["loc"][0])
+    if first["type"] == "extra_forbidden":
+        return ConfigError(unknown_name(f"setting of ranker '{name}'", key, RANKERS[name].settings_class.model_fields), fix="correct or remove that key")
+    return ConfigError(f"ranker.{key} = {first['input']!r}: {first['msg']}", fix="correct that value")
 
 
 def save_ranker(ranker: Ranker, run_folder: Path) -> None:

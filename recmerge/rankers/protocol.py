@@ -4,10 +4,11 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict
 from safetensors import SafetensorError
 
 from recmerge.data.dataset import Domain, Example
@@ -17,18 +18,39 @@ from recmerge.errors import ArtifactError
 Scores = npt.NDArray[np.float64]
 
 RANKER_FILE = "ranker.json"
-_FORMAT = 1
+_FORMAT = 2
 TRAIN_AGAIN = "train it again with `recmerge train NAME --ranker R`"
+
+
+class RankerSettings(BaseModel):
+    """Base of a ranker's settings: typed, frozen, all with defaults, and a mistyped name cannot pass."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Ranker(Protocol):
     """Learns from training events and scores stored candidates.
 
-    A class of this shape is made with keyword arguments alone, all of them with defaults, `seed` among them. Fitting again
-    starts afresh. Scores of one user do not depend on the other users in the call, nor on the order of the candidates.
+    Fitting again starts afresh. Scores of one user do not depend on the other users in the call, nor on the order of the
+    candidates. Equal seeds, settings and events give equal scores.
+
+    Args:
+        settings: Of the ranker's own `settings_class`; None: the defaults.
+        seed: Of whatever it draws.
     """
 
-    name: str
+    name: ClassVar[str]
+    settings_class: ClassVar[type[RankerSettings]] = RankerSettings
+    needs: ClassVar[tuple[str, ...]] = ()  # modules of the extra `floors`
+
+    settings: Any
+    seed: int
+    facts: dict[str, Any]  # what `fit` counted, for the run's manifest
+
+    def __init__(self, settings: RankerSettings | None = None, *, seed: int = 42) -> None:
+        self.settings = self.settings_class() if settings is None else settings
+        self.seed = seed
+        self.facts = {}
 
     def fit(self, training: Domain | TrainingSet) -> None:
         """Learn from training events alone; validation and test events are never looked at.
@@ -62,6 +84,25 @@ class Ranker(Protocol):
 
         Raises:
             ArtifactError: A file is missing, cannot be read, or is another ranker's.
+        """
+
+
+@runtime_checkable
+class CatalogueRanker(Protocol):
+    """What a ranker can do besides, if it can score a whole catalogue at a bearable cost; `isinstance` tells.
+
+    Full ranking is possible with such a ranker and with no other.
+    """
+
+    def score_all(self, examples: Sequence[Example], items: Sequence[str]) -> Scores:
+        """Score the same items for every example, whose own candidates are not looked at.
+
+        Args:
+            examples: B users. The answer holds B * I numbers of 8 bytes: ask for some hundred users at a time.
+            items: I item ids, e.g. all of a domain's; items never trained on are allowed.
+
+        Returns:
+            (B, I) what `score` says of the same user and item, in the order of `items`.
         """
 
 
@@ -102,7 +143,7 @@ def loading(path: Path) -> Iterator[None]:
     """
     try:
         yield
-    except (OSError, SafetensorError, KeyError, ValueError, AttributeError) as error:
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise ArtifactError(f"{path} cannot be read: {error}", fix=TRAIN_AGAIN) from error
 
 

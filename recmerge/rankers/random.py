@@ -2,39 +2,38 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
 from recmerge.data.dataset import Domain, Example
-from recmerge.data.draws import combine, text_key, text_keys
+from recmerge.data.draws import Keys, combine, text_key, text_keys
 from recmerge.data.training_set import TrainingSet
-from recmerge.rankers.protocol import Scores, empty_scores, read_card, write_card
+from recmerge.rankers.protocol import Ranker, Scores, empty_scores, read_card, write_card
 
 
-class RandomRanker:
-    """Scores that depend on (seed, user, item) alone, so that the order of users and candidates changes nothing.
+class RandomRanker(Ranker):
+    """Scores from 0 to below 1 that depend on (seed, user, item) alone, so that the order of users and candidates changes nothing."""
 
-    Args:
-        seed: Another seed, another order.
-    """
-
-    name = "random"
-
-    def __init__(self, *, seed: int = 42) -> None:
-        self.seed = seed
+    name: ClassVar[str] = "random"
 
     def fit(self, training: Domain | TrainingSet) -> None:
         """Learn nothing."""
 
     def score(self, examples: Sequence[Example]) -> Scores:
-        """Return (B, C) values from 0 to below 1."""
+        """Return (B, C) values."""
         scores = empty_scores(examples)
-        base = text_key(self.name, self.seed)
-        users = text_keys([e.user_id for e in examples], base)
-        for row, (user, example) in enumerate(zip(users, examples, strict=True)):
-            keys = combine(text_keys(example.candidates, base), user)
-            scores[row] = (keys >> np.uint64(11)).astype(np.float64) / 2**53
+        for row, (user, example) in enumerate(zip(self._keys([e.user_id for e in examples]), examples, strict=True)):
+            scores[row] = _between_0_and_1(combine(self._keys(example.candidates), user))
         return scores
+
+    def score_all(self, examples: Sequence[Example], items: Sequence[str]) -> Scores:
+        """Return (B, I) values."""
+        users = self._keys([e.user_id for e in examples])
+        return _between_0_and_1(combine(self._keys(items)[None, :], users[:, None]))
+
+    def _keys(self, names: Sequence[str]) -> Keys:
+        return text_keys(names, text_key(self.name, self.seed))
 
     def save(self, folder: Path) -> None:
         """Write the seed."""
@@ -43,3 +42,7 @@ class RandomRanker:
     def load(self, folder: Path) -> None:
         """Read the seed that `save` wrote."""
         self.seed = int(read_card(folder, self.name)["seed"])
+
+
+def _between_0_and_1(keys: Keys) -> Scores:
+    return (keys >> np.uint64(11)).astype(np.float64) / 2**53

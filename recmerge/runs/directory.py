@@ -1,6 +1,7 @@
 """Open, lock, finish or fail one run directory."""
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -207,7 +208,9 @@ def open_run(workspace: Workspace, spec: RunSpec, *, reporter: Reporter | None =
             _refuse_twin(workspace, spec)
         folder = resume or _new_version(parent)
         lock_fd = _lock(folder)
-    except (PermissionError, NotADirectoryError, FileExistsError) as error:
+    except OSError as error:
+        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+            raise
         raise ResourceError(f"cannot write in {parent}: {error.strerror}", fix="choose another --workspace or mend its permissions") from error
     return Run(workspace, spec, folder, lock_fd, reporter or SilentReporter())
 

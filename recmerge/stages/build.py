@@ -3,10 +3,10 @@
 from typing import Any
 
 from recmerge.config.data import BuildConfig
-from recmerge.data.building import PUBLISHED, TIME, build_clean, build_published
-from recmerge.data.dataset import DOMAIN_FILES, candidates_sha256, examples, write_domain
+from recmerge.data.building import ASKED, PUBLISHED, TIME, build_asked, build_clean, build_published
+from recmerge.data.dataset import DOMAIN_FILES, Domain, candidates_sha256, examples, write_domain
 from recmerge.data.official import RAW_DIR, raw_paths
-from recmerge.data.sources import SOURCES
+from recmerge.data.sources import SOURCES, RawTables
 from recmerge.data.splitting import Cuts, TimeSplit, moment
 from recmerge.errors import ArtifactError, ConfigError, unknown_name
 from recmerge.names import PACKAGE_PREFIX, TEST, expand_path
@@ -28,7 +28,8 @@ _CODE = (
     "data/titles.py",
     "stages/build.py",
 )
-_PATHS = ("interactions", "items", "reviews", "meta", "archive")
+_PATHS = ("interactions", "items", "reviews", "meta", "archive", "testdata")
+_OF_EVERY_SOURCE = {"source", "columns", "profile", "max_bad", *_PATHS}
 
 
 def plan_build(domain: str, config: BuildConfig, workspace: Workspace, name: str | None = None) -> Plan:
@@ -45,15 +46,19 @@ def plan_build(domain: str, config: BuildConfig, workspace: Workspace, name: str
 
     Raises:
         UsageError: The domain or name could not be a folder's.
-        ConfigError: The source is unknown, or one of its files is not named.
+        ConfigError: The source is unknown, one of its files is not named, or a setting means nothing to it.
         ArtifactError: A file does not exist.
     """
     check_name(domain, "domain")
     inputs = tuple(_input(role, text, workspace, domain) for role, text in _files(domain, config, workspace).items())
+    settings = {**config.resolved(), "domain": domain}
+    if SOURCES[config.source].asks:
+        _refuse_idle_settings(config)
+        settings["profile"] = PUBLISHED
     spec = RunSpec(
         stage="build",
         name=check_name(name or domain),
-        config={**config.resolved(), "domain": domain},
+        config=settings,
         inputs=inputs,
         code=code_version(*_CODE),
         seeds={"data": config.seed},
@@ -78,23 +83,41 @@ def run_build(config: BuildConfig, run: Run) -> None:
     raw = SOURCES[config.source].read(files, config.columns.model_dump())
     if raw.rejects.found:
         raw.rejects.write(run.path / REJECTS_FILE)
-        raw.rejects.check(raw.n_lines, config.max_bad)
+        raw.rejects.check(raw.n_lines, config.max_bad, run.path / REJECTS_FILE)
         run.reporter.warn(f"{len(raw.rejects.found)} of {raw.n_lines} lines put aside in {run.path / REJECTS_FILE}: {raw.rejects.by_reason()}")
-    shared: dict[str, Any] = {"n_users": config.users, "n_candidates": config.n_candidates, "max_rows": config.max_rows, "seed": config.seed}
-    if config.profile == PUBLISHED:
-        domain, facts = build_published(domain_name, raw, **shared)
-    else:
-        shared |= {"k": config.k_core, "tie_break": config.tie_break, "max_title_chars": config.max_title_chars, "time_split": _time_split(config)}
-        domain, facts = build_clean(domain_name, raw, **shared)
+    domain, facts = _build(domain_name, config, raw)
     facts["read"]["counts"] = dict(raw.counts)
     if any(raw.counts.values()):
         run.reporter.say(f"in the files: {', '.join(f'{n:,} {name}' for name, n in raw.counts.items() if n)}")
     write_domain(run.path, domain)
-    digest = candidates_sha256(examples(domain, TEST))
-    run.facts.update(kind="domain", domains=[domain_name], profile=config.profile, **facts, candidates={"n": config.n_candidates, "sha256": digest})
+    asked = examples(domain, TEST)
+    candidates = {"n": len(asked[0].candidates), "sha256": candidates_sha256(asked)}
+    run.facts.update(kind="domain", domains=[domain_name], profile=domain.profile, **facts, candidates=candidates)
     counts = facts["counts"]
     run.reporter.say(f"{domain_name}: {counts['users']:,} users, {counts['items']:,} items, {counts['events']:,} events, {counts['rows']:,} training rows")
-    run.reporter.say(f"{domain_name}: {_told(facts['split'], facts['future'])}")
+    run.reporter.say(f"{domain_name}: {_told(run.facts)}")
+
+
+def _build(name: str, config: BuildConfig, raw: RawTables) -> tuple[Domain, dict[str, Any]]:
+    if raw.asked is not None:
+        return build_asked(name, raw)
+    shared: dict[str, Any] = {"n_users": config.users, "n_candidates": config.n_candidates, "max_rows": config.max_rows, "seed": config.seed}
+    if config.profile == PUBLISHED:
+        return build_published(name, raw, **shared)
+    shared |= {"k": config.k_core, "tie_break": config.tie_break, "max_title_chars": config.max_title_chars, "time_split": _time_split(config)}
+    return build_clean(name, raw, **shared)
+
+
+def _refuse_idle_settings(config: BuildConfig) -> None:
+    """Refuse what would have no effect, for the source asks its own questions."""
+    fields = BuildConfig.model_fields.items()
+    idle = [f"{key} {getattr(config, key)}" for key, field in fields if key not in _OF_EVERY_SOURCE and getattr(config, key) != field.default]
+    idle += ["profile clean"] if "profile" in config.model_fields_set and config.profile != PUBLISHED else []
+    if idle:
+        raise ConfigError(
+            f"source '{config.source}' takes the questions as its file asks them, nothing is filtered, split or drawn: {', '.join(idle)} means nothing to it",
+            fix="leave it out (`recmerge infer --users N` asks fewer users)",
+        )
 
 
 def _time_split(config: BuildConfig) -> TimeSplit | None:
@@ -104,8 +127,11 @@ def _time_split(config: BuildConfig) -> TimeSplit | None:
     return TimeSplit(config.valid_share, config.test_share, cuts)
 
 
-def _told(split: dict[str, Any], future: dict[str, Any]) -> str:
+def _told(facts: dict[str, Any]) -> str:
     """Say how far training and test overlap in time."""
+    split, future = facts["split"], facts["future"]
+    if split["kind"] == ASKED:
+        return f"one question of {facts['candidates']['n']} candidates per user, as the file asks it; nothing is drawn, and nothing is to train on"
     if split["kind"] == TIME:
         events = split["events"]
         return (
@@ -127,6 +153,7 @@ def _files(domain: str, config: BuildConfig, workspace: Workspace) -> dict[str, 
     given = {role: getattr(config, role) for role in SOURCES[config.source].files}
     if not any(given.values()):
         given = {role: str(path) for role, path in raw_paths(config.source, domain, workspace.root).items()} or given
+        given |= {role: str(workspace.root / usual) for role, usual in SOURCES[config.source].usual.items()}
     missing = [role for role, text in given.items() if not text]
     if missing:
         flags = " ".join(f"--{role} FILE" if role in {"interactions", "items"} else f"--set {role}=FILE" for role in missing)

@@ -1,5 +1,6 @@
 """Check a data set for leaks and damage."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,23 @@ def load_set(ref: str, workspace: Workspace) -> tuple[Found, TrainingSet]:
     """
     found = resolve(workspace, ref, ["build", "mix"], kind="data set", hint=f"recmerge data build {ref}, or recmerge data mix TARGET SOURCE")
     return found, read_training_set(found.path, found.manifest, workspace)
+
+
+def refuse_no_rows(found: Sequence[Found]) -> None:
+    """Refuse data sets that hold nothing to train on.
+
+    Args:
+        found: Built domains or mixed sets.
+
+    Raises:
+        DataError: One is made of test questions alone.
+    """
+    for data in found:
+        if not data.manifest.facts.get("counts", {}).get("rows", 1):
+            raise DataError(
+                f"{data.label} has no training rows: it holds questions to be asked, nothing to train on, to mix or to export",
+                fix=f"`recmerge infer {data.manifest.name} --adapter RUN_OR_FOLDER` asks them; build a domain from its purchases to train on it",
+            )
 
 
 def run_check(ref: str, workspace: Workspace, reporter: Reporter) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import recmerge
+from recmerge.runs.memory import available_memory
 from recmerge.runs.workspace import Workspace
 
 _LOW_DISK = 2 * 1024**3  # bytes; the demo needs well under 1 GB, a 7B base about 16 GB
@@ -106,13 +107,7 @@ def _disk(root: Path) -> dict[str, Any]:
 
 def _memory() -> dict[str, int | None]:
     page = os.sysconf("SC_PAGE_SIZE")
-    free = None
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
-    except (OSError, StopIteration):  # not Linux
-        pass
-    return {"total_bytes": page * os.sysconf("SC_PHYS_PAGES"), "available_bytes": free}
+    return {"total_bytes": page * os.sysconf("SC_PHYS_PAGES"), "available_bytes": available_memory()}
 
 
 def _bundled(*parts: str) -> bool:

@@ -9,13 +9,16 @@ import polars as pl
 
 from recmerge.config.infer import InferConfig
 from recmerge.data.dataset import Domain, Example, candidates_sha256, examples, read_domain
-from recmerge.errors import ArtifactError, UsageError
+from recmerge.data.prompts import PUBLISHED_WORDING, Wording
+from recmerge.errors import ArtifactError, DataError, UsageError
 from recmerge.names import GENERATIONS_FILE, IS_TARGET, ITEM_ID, RANK, RANKINGS_FILE, SCORE, USER_ID, VALID
+from recmerge.rankers import load_ranker, new_ranker
 from recmerge.runs.directory import Run
 from recmerge.runs.manifest import Input, RunSpec, code_version
 from recmerge.runs.resolve import Found, resolve
 from recmerge.runs.workspace import Workspace, check_name
 from recmerge.stages.execute import Plan
+from recmerge.stages.train_ranker import find_trained_ranker
 
 _LLM_CODE = (
     *("lm/base.py", "lm/encoding.py", "lm/generation.py", "lm/lora.py", "lm/parsing.py", "lm/scoring.py"),
@@ -46,7 +49,8 @@ def plan_infer(config: InferConfig, workspace: Workspace, domain: str, name: str
     resolved = config.resolved()
     if config.ranker is not None:
         label, code = config.ranker, code_version("rankers/__init__.py", "rankers", "data/dataset.py", "stages/infer.py")
-        trained = _trained_ranker(workspace, data.manifest.name, config.ranker)
+        new_ranker(config.ranker)  # refuses what cannot be used before anything is written
+        trained = find_trained_ranker(workspace, config.ranker, data)
         inputs += [trained.as_input("ranker", workspace)] if trained else []
     else:
         label, code = _plan_adapter(config, workspace, data, inputs, resolved)
@@ -80,14 +84,9 @@ def _plan_adapter(config: InferConfig, workspace: Workspace, data: Found, inputs
         inputs.append(found.input)
     if config.prompt is None:
         resolved["prompt"] = asdict(prompt_settings(found.card, found.base))
+    if "wording" in data.manifest.facts and not found.card.get("prompt"):  # an adapter that recmerge trained was taught in recmerge's words
+        resolved["wording"] = data.manifest.facts["wording"]
     return found.label, code_version(*_LLM_CODE)
-
-
-def _trained_ranker(workspace: Workspace, domain: str, ranker: str) -> Any:
-    try:
-        return resolve(workspace, f"{domain}-{ranker}", ["train"], kind="ranker", wanted="ranker")
-    except ArtifactError:
-        return None
 
 
 def run_infer(config: InferConfig, run: Run) -> None:
@@ -96,9 +95,14 @@ def run_infer(config: InferConfig, run: Run) -> None:
     Args:
         config: Its settings.
         run: Where to write.
+
+    Raises:
+        DataError: The split asks nobody.
     """
     domain = read_domain(run.input_path("data"))
     asked = examples(domain, config.split, config.users, config.seed)
+    if not asked:
+        raise DataError(f"nobody is asked in the {config.split} split of '{domain.name}'", fix="rank the other split, --split test or valid")
     run.facts.update(
         kind="rankings",
         domains=[domain.name],
@@ -117,16 +121,14 @@ def run_infer(config: InferConfig, run: Run) -> None:
 
 
 def _rank_with(name: str, domain: Domain, asked: Sequence[Example], config: InferConfig, run: Run) -> np.ndarray:
-    from recmerge.rankers import load_ranker, new_ranker
-
     roles = {i.role for i in run.spec.inputs}
     ranker = new_ranker(name, seed=config.seed)
     if "ranker" in roles:
         load_ranker(ranker, run.input_path("ranker"))
     else:
         ranker.fit(domain)
-    scores: np.ndarray = ranker.score(asked)
-    return scores
+        run.facts.update(ranker.facts)
+    return ranker.score(asked)
 
 
 def _infer_llm(config: InferConfig, run: Run, domain: Domain, asked: Sequence[Example]) -> None:
@@ -149,7 +151,9 @@ def _infer_llm(config: InferConfig, run: Run, domain: Domain, asked: Sequence[Ex
         if config.precision == "fp32":  # in bf16 the sum would be rounded
             model = model.merge_and_unload()
     settings = PromptSettings(**run.spec.config["prompt"])
-    ranker = LlmRanker(model, Encoder(tokenizer, settings), domain.titles, config.batch_size)
+    noted = run.spec.config.get("wording")
+    encoder = Encoder(tokenizer, settings, Wording(**noted) if noted else PUBLISHED_WORDING)
+    ranker = LlmRanker(model, encoder, domain.titles, config.batch_size)
     if config.mode == "generate":
         _generate(ranker, asked, config, run)
     else:

@@ -1,6 +1,7 @@
 """Find the base models and adapters that names mean, and read what is noted beside them."""
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from recmerge.runs.resolve import Found, resolve
 from recmerge.runs.workspace import Workspace
 
 DEFAULT_BASE = "nano"  # ships with the package
+_CHECKPOINT = re.compile(r"checkpoint-\d+")
 
 
 @dataclass(frozen=True)
@@ -121,14 +123,20 @@ def _check_bytes(found: Found) -> None:
 def _foreign(workspace: Workspace, folder: Path, base: str | None, trust: bool) -> AdapterRef:
     content = sha256_json({p.name: sha256_file(p) for p in sorted(folder.glob("adapter_*"))})
     item = Input("adapter", folder.name, workspace.relative(folder), content)
-    return AdapterRef(folder.name, folder, False, _base_of(workspace, folder, base, trust), read_card(folder), item)
+    # A trainer's checkpoints are all called alike; what they are of stands on the folder around them.
+    label = f"{folder.parent.name}-{folder.name}" if _CHECKPOINT.fullmatch(folder.name) else folder.name
+    return AdapterRef(label, folder, False, _base_of(workspace, folder, base, trust), read_card(folder), item)
 
 
 def _base_of(workspace: Workspace, folder: Path, override: str | None, trust: bool) -> BaseRef:
     if override is not None:
         return find_base(workspace, override, None, trust)
     noted = read_card(folder).get("base") or {}
-    config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    path = folder / "adapter_config.json"
+    try:
+        config = dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise ArtifactError(f"{path} cannot be read: {error}", fix="restore that file or copy the adapter again") from error
     ref = noted.get("ref") or config.get("base_model_name_or_path")
     if not ref:
         raise ArtifactError(f"adapter {folder} does not say which base it was trained on", fix="add --base")

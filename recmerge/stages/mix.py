@@ -12,6 +12,7 @@ from recmerge.runs.directory import Run
 from recmerge.runs.manifest import RunSpec, code_version
 from recmerge.runs.resolve import Found, resolve
 from recmerge.runs.workspace import Workspace, check_name
+from recmerge.stages.check import refuse_no_rows
 from recmerge.stages.execute import Plan
 
 _CODE = ("data/candidates.py", "data/dataset.py", "data/draws.py", "data/leakage.py", "data/mixing.py", "stages/mix.py")
@@ -32,10 +33,11 @@ def plan_mix(target: str, sources: Sequence[str], config: MixConfig, workspace: 
 
     Raises:
         ArtifactError: A domain is not built.
-        DataError: The domains are of different profiles, or not split at the same times.
+        DataError: The domains are of different profiles, or not split at the same times, or one has no training rows.
         UsageError: A domain stands twice, or a name is missing or would name several sets.
     """
     found = [_domain(workspace, ref) for ref in (target, *dict.fromkeys(sources))]
+    refuse_no_rows(found)
     names = [f.manifest.facts["domains"][0] for f in found]
     if len(set(names)) < len(names):
         raise UsageError(f"target and sources must be different domains, not {', '.join(names)}", fix="name each once")

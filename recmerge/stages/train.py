@@ -17,6 +17,7 @@ from recmerge.runs.manifest import RunSpec, code_version
 from recmerge.runs.reporter import Reporter, SilentReporter
 from recmerge.runs.resolve import Found, resolve
 from recmerge.runs.workspace import Workspace, check_name
+from recmerge.stages.check import refuse_no_rows
 from recmerge.stages.execute import Plan
 from recmerge.stages.lm_refs import base_input, base_label, find_base
 from recmerge.stages.refusals import refuse_read_buyers
@@ -59,11 +60,14 @@ def find_training_data(workspace: Workspace, ref: str) -> Found:
 
     Raises:
         ArtifactError: There is none; the error names the commands that make it.
+        DataError: It holds nothing to train on.
     """
     parts = ref.partition("@")[0].split("_")
     build = f"recmerge data build {' '.join(parts)} --config CONFIG"
     hint = build if len(parts) == 1 else f"{build} && recmerge data mix {' '.join(parts)}"
-    return resolve(workspace, ref, ["build", "mix"], kind="data set", hint=hint)
+    found = resolve(workspace, ref, ["build", "mix"], kind="data set", hint=hint)
+    refuse_no_rows([found])
+    return found
 
 
 def plan_train(config: TrainConfig, workspace: Workspace, ref: str, name: str | None, *, default_base: str | None = None) -> TrainJob:

@@ -25,6 +25,7 @@ class Script:
     etag: str = '"one"'
     ranges: bool = True
     head: int = 200
+    announced: int | None = None  # the size that HEAD tells, where it lies
     status: int = 200
     fail_first: int = 0
     cut_at: list[int] = field(default_factory=list)  # bytes of each coming answer before the line drops
@@ -41,7 +42,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.script.asked.append(("HEAD", None))
         self.send_response(self.script.head)
         if self.script.head == 200:
-            self.send_header("Content-Length", str(len(self.script.body)))
+            self.send_header("Content-Length", str(self.script.announced or len(self.script.body)))
             self.send_header("ETag", self.script.etag)
         self.end_headers()
 
@@ -153,6 +154,35 @@ def test_a_wrong_checksum_is_refused(remote_file: RemoteFile, tmp_path: Path) ->
     assert get(RemoteFile("reviews", remote_file.url, right), tmp_path).exists()
     with pytest.raises(NetworkError, match=f"md5 {right}, published is 0000"):
         get(RemoteFile("reviews", remote_file.url, "0" * 32), tmp_path / ".")
+
+
+def test_another_size_than_announced_is_refused(remote_file: RemoteFile, script: Script, tmp_path: Path) -> None:
+    script.announced = len(BODY) + 1
+    with pytest.raises(NetworkError, match=rf"has {len(BODY):,} bytes, {len(BODY) + 1:,} were announced"):
+        get(remote_file, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_the_lock_file_recorded_is_held_to(remote_file: RemoteFile, script: Script, tmp_path: Path) -> None:
+    get(remote_file, tmp_path)
+    record(tmp_path, survey(remote_file, remote_file.url))
+    assert get(remote_file, tmp_path).read_bytes() == BODY
+    script.body, script.etag = gzip.compress(b"another file"), '"two"'
+    with pytest.raises(NetworkError, match=r"has sha256 .{16}\.\.\., lock\.json recorded"):
+        get(remote_file, tmp_path)
+    assert (tmp_path / "reviews.json.gz").read_bytes() == BODY
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["lock.json", "reviews.json.gz"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full on this system")
+def test_a_disk_that_fills_up_meanwhile(remote_file: RemoteFile, tmp_path: Path) -> None:
+    part = tmp_path / "reviews.json.gz.part"
+    part.symlink_to("/dev/full")
+    with pytest.raises(ResourceError, match=rf"the disk is full: .*reviews\.json\.gz has {len(BODY):,} bytes, 0 have come, [\d,]+ are free"):
+        get(remote_file, tmp_path)
+    assert not (tmp_path / "reviews.json.gz").exists()
+    part.unlink()
+    assert get(remote_file, tmp_path).read_bytes() == BODY
 
 
 def test_nobody_answers(tmp_path: Path) -> None:

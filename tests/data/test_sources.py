@@ -206,7 +206,7 @@ def test_a_gzip_bomb_is_stopped(tmp_path: Path) -> None:
 def test_blocks_are_whole_lines_and_know_their_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("recmerge.data.sources.files._BLOCK", 10)
     monkeypatch.setattr("recmerge.data.sources.files._READ", 4)
-    path = write(tmp_path / "lines.txt", ["aaa", "bbb", "cccccccccccccccc", "d"])
+    path = write(tmp_path / "lines.txt", ["aaa", "bbb", "cccccccccccccccc", "d", "eeee", "fff", "g"])
     found = list(blocks(path))
     assert b"".join(data for _, data in found) == path.read_bytes()
     assert all(data.endswith(b"\n") for _, data in found)

@@ -1,5 +1,7 @@
 """What every ranker promises, checked on each entry of RANKERS: a new line there is tested here."""
 
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -8,16 +10,20 @@ import pytest
 
 from recmerge.data.dataset import Domain, Example
 from recmerge.data.training_set import TrainingSet
-from recmerge.errors import ArtifactError, UsageError
-from recmerge.rankers import RANKERS, load_ranker, new_ranker, save_ranker
+from recmerge.errors import ArtifactError, ConfigError, UsageError
+from recmerge.rankers import RANKERS, CatalogueRanker, Ranker, load_ranker, missing_modules, new_ranker, save_ranker
 
 N_USERS, N_CANDIDATES = 24, 5
 LEARNS = sorted(set(RANKERS) - {"random"})  # whose first choice on `checkerboard` must be the obvious one
 ALL, E0, O0, UNSEEN = 2, 3, 4, 0  # places in the lists of `questions`
 # The place of the one best candidate of every question; None: nothing is known of that user, so all candidates score the same.
-OBVIOUS: dict[str, list[int | None]] = {
-    "tfidf": [*[ALL] * 8, None, UNSEEN],  # one's own purchases have the likest titles
-    "cooccurrence": [*[E0, O0] * 4, None, None],  # buyers of e1 buy e0, buyers of o1 buy o0; nobody bought `unseen`
+OWN_TITLES: list[int | None] = [*[ALL] * 8, None, UNSEEN]  # one's own purchases have the likest titles
+BOUGHT_TOGETHER: list[int | None] = [*[E0, O0] * 4, None, None]  # buyers of e1 buy e0, buyers of o1 buy o0; nobody bought `unseen`
+OWN_PURCHASES: list[int | None] = [*[ALL] * 8, None, None]  # what one bought comes first of all, and most of all what all others bought too
+OBVIOUS = {
+    **dict.fromkeys(("tfidf", "sentence_embeddings"), OWN_TITLES),
+    **dict.fromkeys(("cooccurrence", "itemknn", "ease"), BOUGHT_TOGETHER),
+    "als": OWN_PURCHASES,
 }
 BOUGHT_BY_EVERYBODY: list[int | None] = [ALL] * 10  # of every ranker not named above
 
@@ -45,21 +51,38 @@ def checkerboard(name: str = "sports") -> Domain:
     return Domain(name, "clean", items, frame, users, rows, candidates)
 
 
+def turned_round() -> Domain:
+    """The checkerboard where e and o have changed places, in the events and in the titles."""
+    domain, other = checkerboard(), {f"{a}{n}": f"{b}{n}" for a, b in ("eo", "oe") for n in range(6)}
+    titles = domain.items.with_columns(title=pl.lit("Other ") + pl.col("item_id"))
+    return replace(domain, items=titles, events=domain.events.with_columns(pl.col("item_id").replace(other)))
+
+
 def questions(domain: str = "sports") -> list[Example]:
     lists = ("unseen", "late", "all", "e0", "o0")
     known = [Example(domain, f"u{u:02d}", ("all", "eo"[u % 2] + "1"), "all", lists) for u in range(8)]
     return [*known, Example(domain, "nobody", (), "all", lists), Example(domain, "u01", ("unseen",) * 300, "all", lists)]
 
 
+def installed(name: str) -> str:
+    """The name; the test is skipped where what the ranker needs is not installed."""
+    if missing_modules(name):
+        pytest.skip(f"{name} needs {missing_modules(name)}")
+    return name
+
+
 @pytest.fixture(params=sorted(RANKERS))
 def name(request: pytest.FixtureRequest) -> str:
-    return request.param
+    return installed(request.param)
 
 
-def fitted(name: str, seed: int = 42) -> object:
+def freshly_fitted(name: str, seed: int = 42) -> Ranker:
     ranker = new_ranker(name, seed=seed)
     ranker.fit(checkerboard())
     return ranker
+
+
+fitted = cache(freshly_fitted)  # for tests that leave it as it is
 
 
 def test_scores_have_the_promised_shape(name: str) -> None:
@@ -72,7 +95,7 @@ def test_scores_have_the_promised_shape(name: str) -> None:
 
 @pytest.mark.parametrize("learner", LEARNS)
 def test_learns_the_obvious(learner: str) -> None:
-    for scores, best in zip(fitted(learner).score(questions()), OBVIOUS.get(learner, BOUGHT_BY_EVERYBODY), strict=True):
+    for scores, best in zip(fitted(installed(learner)).score(questions()), OBVIOUS.get(learner, BOUGHT_BY_EVERYBODY), strict=True):
         winners = [place for place, score in enumerate(scores) if score == scores.max()]
         assert winners == ([best] if best is not None else list(range(N_CANDIDATES)))
 
@@ -100,11 +123,12 @@ def test_order_of_candidates_changes_nothing(name: str) -> None:
 
 
 def test_equal_seeds_repeat(name: str) -> None:
-    assert (fitted(name, 7).score(questions()) == fitted(name, 7).score(questions())).all()
+    assert (freshly_fitted(name, 7).score(questions()) == freshly_fitted(name, 7).score(questions())).all()
 
 
 def test_a_second_fit_starts_afresh(name: str) -> None:
-    ranker = fitted(name)
+    ranker = new_ranker(name, seed=42)
+    ranker.fit(turned_round())
     ranker.fit(checkerboard())
     assert (ranker.score(questions()) == fitted(name).score(questions())).all()
 
@@ -128,7 +152,7 @@ def test_saving_keeps_the_scores_and_no_pickle(name: str, tmp_path: Path) -> Non
 def test_saving_twice_gives_equal_bytes(name: str, tmp_path: Path) -> None:
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
-        save_ranker(fitted(name), tmp_path / folder)
+        save_ranker(freshly_fitted(name), tmp_path / folder)
     for path in (p for p in (tmp_path / "a").rglob("*") if p.is_file()):
         assert path.read_bytes() == (tmp_path / "b" / path.relative_to(tmp_path / "a")).read_bytes()
 
@@ -139,7 +163,7 @@ def test_what_cannot_be_loaded_is_refused(name: str, tmp_path: Path) -> None:
     save_ranker(fitted(name), tmp_path)
     card = tmp_path / "ranker" / "ranker.json"
     whole = card.read_text()
-    broken = {whole[:-9]: "cannot be read", whole.replace('"format": 1', '"format": 9'): "format 9", whole.replace(f'"{name}"', '"x"'): "ranker 'x'"}
+    broken = {whole[:-9]: "cannot be read", whole.replace('"format": 2', '"format": 9'): "format 9", whole.replace(f'"{name}"', '"x"'): "ranker 'x'"}
     for text, what in broken.items():
         card.write_text(text)
         with pytest.raises(ArtifactError, match=what):
@@ -149,6 +173,80 @@ def test_what_cannot_be_loaded_is_refused(name: str, tmp_path: Path) -> None:
         tensors.write_bytes(tensors.read_bytes()[:-3])
         with pytest.raises(ArtifactError, match="cannot be read"):
             load_ranker(new_ranker(name), tmp_path)
+
+
+def test_the_whole_catalogue_gets_the_scores_of_the_candidates(name: str) -> None:
+    ranker, lists = fitted(name), ["unseen", "late", "all", "e0", "o0"]
+    if not isinstance(ranker, CatalogueRanker):
+        pytest.skip(f"{name} cannot score a whole catalogue")
+    catalogue = checkerboard().items["item_id"].to_list()
+    scores = ranker.score_all(questions(), [*catalogue, "nowhere"])
+    assert scores.shape == (len(questions()), len(catalogue) + 1)
+    assert scores.dtype == np.float64
+    assert np.isfinite(scores).all()
+    assert scores[:, [catalogue.index(item) for item in lists]] == pytest.approx(ranker.score(questions()), abs=1e-6)
+    assert scores[:, ::-1] == pytest.approx(ranker.score_all(questions(), ["nowhere", *catalogue[::-1]]), abs=1e-6)
+    assert ranker.score_all([], catalogue).shape == (0, len(catalogue))
+
+
+def test_saving_keeps_the_scores_of_the_whole_catalogue(name: str, tmp_path: Path) -> None:
+    ranker, again = fitted(name), new_ranker(name)
+    save_ranker(ranker, tmp_path)
+    load_ranker(again, tmp_path)
+    if isinstance(ranker, CatalogueRanker) and isinstance(again, CatalogueRanker):
+        catalogue = checkerboard().items["item_id"].to_list()
+        assert (again.score_all(questions(), catalogue) == ranker.score_all(questions(), catalogue)).all()
+
+
+def test_domains_are_learnt_apart(name: str) -> None:
+    domains = {"beauty": replace(turned_round(), name="beauty"), "sports": checkerboard()}
+    both = new_ranker(name, seed=42)
+    both.fit(TrainingSet("beauty_sports", domains, pl.DataFrame()))
+    assert both.score(questions()) == pytest.approx(fitted(name).score(questions()), abs=1e-6)
+
+
+def test_another_domain_is_survived(name: str) -> None:
+    assert np.isfinite(fitted(name).score(questions("elsewhere"))).all()
+
+
+@pytest.mark.parametrize("n_events", [0, 1, 2])
+def test_hardly_any_training_events_are_survived(name: str, n_events: int) -> None:
+    domain = checkerboard()
+    few = replace(domain, events=pl.concat([domain.events.head(n_events), domain.events.filter(pl.col("split") != "train")]))
+    ranker = new_ranker(name)
+    ranker.fit(few)
+    assert np.isfinite(ranker.score(questions())).all()
+
+
+def test_a_candidate_named_twice_scores_the_same(name: str) -> None:
+    twice = [replace(q, candidates=("all", "e0", "all", "unseen", "unseen")) for q in questions()]
+    scores = fitted(name).score(twice)
+    assert (scores[:, [0, 3]] == scores[:, [2, 4]]).all()
+
+
+@pytest.mark.parametrize("name", sorted(n for n in RANKERS if RANKERS[n].settings_class.model_fields))
+def test_settings_are_kept_and_checked(name: str, tmp_path: Path) -> None:
+    installed(name)
+    fields = RANKERS[name].settings_class.model_fields
+    number = next(key for key, field in fields.items() if isinstance(field.default, int | float))
+    changed = new_ranker(name, settings={number: fields[number].default / 2 if isinstance(fields[number].default, float) else 3})
+    changed.fit(checkerboard())
+    save_ranker(changed, tmp_path)
+    again = new_ranker(name)
+    load_ranker(again, tmp_path)
+    assert again.settings == changed.settings != new_ranker(name).settings
+    assert (again.score(questions()) == changed.score(questions())).all()
+    with pytest.raises(ConfigError, match=rf"ranker\.{number} = 'many'"):
+        new_ranker(name, settings={number: "many"})
+    with pytest.raises(ConfigError, match=f"did you mean '{number}'"):
+        new_ranker(name, settings={f"{number}_": 1})
+
+
+def test_what_is_not_installed_is_one_line_with_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(RANKERS["popularity"], "needs", ("numpy", "no_such_module"))
+    with pytest.raises(UsageError, match="ranker 'popularity' needs no_such_module") as refused:
+        new_ranker("popularity")
+    assert refused.value.fix == "pip install 'recmerge[floors]'"
 
 
 def test_each_entry_knows_its_name() -> None:

@@ -7,7 +7,7 @@ import pytest
 from recmerge.data.dataset import Domain, Example
 from recmerge.data.training_set import TrainingSet
 from recmerge.errors import ArtifactError
-from recmerge.rankers import cooccurrence
+from recmerge.rankers import cooccurrence, pairs
 from recmerge.rankers.cooccurrence import CooccurrenceRanker
 
 # a: 3 buyers, b: 2, c: 2, d: 1; together: ab 2, ac 1, bc 1, cd 1
@@ -74,12 +74,12 @@ def test_domains_are_counted_apart() -> None:
 @pytest.mark.parametrize("pending", [0, 5, 1000])
 def test_pairs_far_apart_are_left_out(monkeypatch: pytest.MonkeyPatch, pending: int) -> None:
     monkeypatch.setattr(cooccurrence, "_WINDOW", 2)
-    monkeypatch.setattr(cooccurrence, "_PENDING", pending)
+    monkeypatch.setattr(pairs, "_PENDING", pending)
     assert scores("a", "bcde", domain(baskets={"u1": "abcde", "u2": "ba", "u3": "aXXd"})) == pytest.approx([2 / 3, 1 / 3, 1 / 3, 0])
 
 
 def test_counts_are_those_of_every_pair(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cooccurrence, "_PENDING", 100)  # counted in many parts
+    monkeypatch.setattr(pairs, "_PENDING", 100)  # counted in many parts
     draw = np.random.default_rng(0)
     baskets = {f"u{u:02d}": "".join(draw.permutation(list("abcdefghij"))[: 2 + u % 8]) for u in range(40)}
     expected = [sum("a" in b and c in b for b in baskets.values()) / sum("a" in b for b in baskets.values()) for c in "bcdefghij"]

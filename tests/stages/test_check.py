@@ -72,7 +72,7 @@ def test_stats(cli: Cli, built: Path) -> None:
     code, out, err = cli("data", "stats", "sports_beauty")
     assert (code, out) == (0, "")
     assert "beauty events per user" in err
-    assert "training and test in time" in err
+    assert "Training and test in time" in err
     assert f"wrote {built}/stats/beauty_sports-v001.html" in err
     document = json.loads(cli("data", "stats", "sports", "--json")[1])
     assert document["domains"]["sports"]["users"] == 60

@@ -8,7 +8,8 @@ from typing import Any
 
 import polars as pl
 
-from recmerge.data.sources.files import json_frames, text_frame
+from recmerge.data.sources.files import text_frame
+from recmerge.data.sources.json_lines import Needed, json_frames
 from recmerge.data.sources.raw import LINE, Rejects, checked_interactions, require_some
 from recmerge.names import CATEGORY, ITEM_ID, TIMESTAMP, TITLE, USER_ID
 
@@ -54,14 +55,34 @@ def read_events(
     Raises:
         DataError: There is no review.
     """
-    kept, n_lines = [], 0
+    events, n_lines = all_events(path, frames, rejects, milliseconds=milliseconds)
+    return without_repeats(events, counts), n_lines
+
+
+def all_events(path: Path, frames: Iterable[tuple[pl.DataFrame, int]], rejects: Rejects, *, milliseconds: bool = False) -> tuple[pl.DataFrame, int]:
+    """Check reviews block by block, as `read_events` does, and keep them all.
+
+    Args:
+        path: The file.
+        frames: line, user_id, item_id, timestamp, all text; and how many lines each block has.
+        rejects: Receives the reviews that cannot be used, after the lines that the frames put aside.
+        milliseconds: Whether times are in milliseconds.
+
+    Returns:
+        (user_id, item_id, timestamp in seconds, in the file's order; how many lines the file has).
+
+    Raises:
+        DataError: There is no review.
+    """
+    kept, n_lines, unusable = [], 0, Rejects()
     for frame, n in frames:
-        kept.append(checked_interactions(path.name, frame, rejects, milliseconds=milliseconds))
+        kept.append(checked_interactions(path.name, frame, unusable, milliseconds=milliseconds))
         n_lines += n
+    rejects.found += unusable.found
     events = pl.concat(kept) if kept else pl.DataFrame()
     if not n_lines:
         require_some(path, events, "reviews")
-    return without_repeats(events, counts), n_lines
+    return events, n_lines
 
 
 def without_repeats(events: pl.DataFrame, counts: dict[str, int]) -> pl.DataFrame:
@@ -100,10 +121,10 @@ def read_items(path: Path, fields: Mapping[str, str], needed: pl.Series, rejects
         DataError: It is damaged, or holds none of the items.
     """
     kept, n_lines = [], 0
-    for frame, n in json_frames(path, list(fields), rejects):
+    key = next(theirs for theirs, ours in fields.items() if ours == ITEM_ID)
+    for frame, n in json_frames(path, list(fields), rejects, Needed(key, needed)):
         n_lines += n
-        item_id = pl.col(ITEM_ID).str.strip_chars()
-        kept.append(frame.rename(fields).filter(item_id.is_in(needed.implode()) | item_id.is_null() | (item_id == "")))
+        kept.append(frame.rename(fields))
     items = pl.concat(kept) if kept else text_frame({LINE: [], **{name: [] for name in fields.values()}})
     if not needed.is_empty():  # where no review could be used, the rejects say more
         require_some(path, items, "reviewed items")

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import polars as pl
 
-from recmerge.data.sources.amazon import category_path
-from recmerge.data.sources.files import blocks, parse_lines, python_literal, read_json_lines, text_frame
-from recmerge.data.sources.raw import LINE, RawTables, Rejects, checked_interactions, checked_items, require_some
+from recmerge.data.sources.amazon import all_events, category_path
+from recmerge.data.sources.files import blocks, python_literal
+from recmerge.data.sources.json_lines import json_frames, parse_lines
+from recmerge.data.sources.raw import LINE, RawTables, Rejects, checked_items, require_some
 from recmerge.names import BRAND, CATEGORY, ITEM_ID, TIMESTAMP, TITLE, USER_ID
 
 _REVIEW = {"reviewerID": USER_ID, "asin": ITEM_ID, "unixReviewTime": TIMESTAMP}
@@ -34,9 +35,8 @@ def read_amazon2014(files: Mapping[str, Path], columns: Mapping[str, str | None]
         DataError: A file is empty or damaged.
     """
     rejects, counts = Rejects(), dict[str, int]()
-    reviews, n_lines = read_json_lines(files["reviews"], list(_REVIEW), rejects)
-    require_some(files["reviews"], reviews, "reviews")
-    events = checked_interactions(files["reviews"].name, reviews.rename(_REVIEW), rejects)
+    frames = json_frames(files["reviews"], list(_REVIEW), rejects)
+    events, n_lines = all_events(files["reviews"], ((frame.rename(_REVIEW), n) for frame, n in frames), rejects)
     items, n_items = _read_meta(files["meta"], set(events[ITEM_ID].unique()), rejects)
     if not events.is_empty():  # where no review could be used, the rejects say more
         require_some(files["meta"], items, "reviewed items")
@@ -48,13 +48,16 @@ def _read_meta(path: Path, needed: set[str], rejects: Rejects) -> tuple[pl.DataF
     frames, n_lines = [], 0
     asins = {asin.encode() for asin in needed}
     for first, block in blocks(path):
-        for number, line in enumerate(block.split(b"\n"), first):
-            if not line.strip():
-                continue
-            found = _ASIN.search(line)
-            if found is None or found[1] in asins:
-                n_lines += 1
-                frames.append(parse_lines(path.name, number, line, list(_ITEM), rejects, python_literal))
-    items = pl.concat(frames).rename(_ITEM) if frames else text_frame({LINE: [], **{name: [] for name in _ITEM.values()}})
+        lines = [(n, line) for n, line in enumerate(block.split(b"\n"), first) if line.strip() and _may_be_needed(line, asins)]
+        n_lines += len(lines)
+        frames.append(parse_lines(path.name, lines, list(_ITEM), rejects, python_literal))
+    items = pl.concat(frames or [parse_lines(path.name, [], list(_ITEM), rejects, python_literal)]).rename(_ITEM)
     paths = pl.Series(CATEGORY, [category_path(text) for text in items[CATEGORY]], dtype=pl.String)
     return items.with_columns(paths).filter(pl.col(ITEM_ID).is_in(needed) | pl.col(ITEM_ID).is_null()).select(LINE, *_ITEM.values()), n_lines
+
+
+def _may_be_needed(line: bytes, asins: set[bytes]) -> bool:
+    found = _ASIN.search(line)
+    if found is None or found[1] in asins:
+        return True
+    return line.count(b"asin") > 1 and any(asin in asins for asin in _ASIN.findall(line))  # a description may speak of another item

@@ -3,8 +3,10 @@
 import ast
 import io
 import json
+import warnings
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ import polars as pl
 from recmerge.data.sources.raw import LINE, Rejects, valid_text
 from recmerge.errors import ArtifactError, DataError
 
-_BLOCK = 32 << 20
+_BLOCK = 8 << 20
 _READ = 1 << 20
 _GZIP_MAGIC = b"\x1f\x8b"
 _MAX_RATIO = 200  # real text compresses 3 to 20 times; more is a bomb
@@ -83,7 +85,16 @@ def blocks(path: Path) -> Iterator[tuple[int, bytes]]:
         ArtifactError: There is no such file.
         DataError: It cannot be decompressed, or holds a line of more than 256 MB.
     """
-    yield from line_blocks(str(path), decompressed(path))
+    yield from _read_ahead(line_blocks(str(path), decompressed(path)))
+
+
+def _read_ahead(parts: Iterator[tuple[int, bytes]]) -> Iterator[tuple[int, bytes]]:
+    """Decompress the next block while this one is parsed: zlib leaves the other cores idle."""
+    with ThreadPoolExecutor(1) as reader:
+        coming = reader.submit(next, parts, None)
+        while (part := coming.result()) is not None:
+            coming = reader.submit(next, parts, None)
+            yield part
 
 
 def line_blocks(name: str, pieces: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
@@ -99,108 +110,50 @@ def line_blocks(name: str, pieces: Iterable[bytes]) -> Iterator[tuple[int, bytes
     Raises:
         DataError: A line has more than 256 MB.
     """
-    line, kept, size = 1, [], 0
+    line, kept, size = 1, list[bytes](), 0
     for piece in pieces:
-        kept.append(piece)
         size += len(piece)
-        if size >= _BLOCK:
-            data = b"".join(kept)
-            cut = data.rfind(b"\n") + 1
-            if cut:
-                yield line, data[:cut]
-                line += data.count(b"\n", 0, cut)
-            elif size > _MAX_LINE:
-                raise DataError(f"{name}:{line} is longer than {_MAX_LINE >> 20} MB", fix="is this a file of lines?")
-            kept, size = [data[cut:]], len(data) - cut
+        cut = piece.rfind(b"\n") + 1 if size >= _BLOCK else 0
+        if cut:
+            block = b"".join([*kept, piece[:cut]])
+            yield line, block
+            line += block.count(b"\n")
+            kept, size = [piece[cut:]], len(piece) - cut
+        else:
+            kept.append(piece)
+            if size > _BLOCK + _MAX_LINE:
+                n_before = sum(part.count(b"\n") for part in kept)
+                raise DataError(f"{name}:{line + n_before} is longer than {_MAX_LINE >> 20} MB", fix="is this a file of lines?")
     data = b"".join(kept)
     if data.strip():
         yield line, data if data.endswith(b"\n") else data + b"\n"
 
 
-def read_json_lines(path: Path, fields: Sequence[str], rejects: Rejects) -> tuple[pl.DataFrame, int]:
-    """Read some fields of a file of JSON objects, one a line.
-
-    Args:
-        path: A plain or gzipped file.
-        fields: Keys to keep, as text.
-        rejects: Receives the lines that are no JSON object.
-
-    Returns:
-        (line and the fields, how many lines hold something).
-    """
-    parts = list(json_frames(path, fields, rejects))
-    if not parts:
-        return text_frame({LINE: [], **{f: [] for f in fields}}), 0
-    return pl.concat([frame for frame, _ in parts]), sum(n for _, n in parts)
-
-
-def json_frames(path: Path, fields: Sequence[str], rejects: Rejects) -> Iterator[tuple[pl.DataFrame, int]]:
-    """Read some fields of a file of JSON objects, one a line, block by block.
-
-    Args:
-        path: A plain or gzipped file.
-        fields: Keys to keep, as text.
-        rejects: Receives the lines that are no JSON object.
-
-    Yields:
-        (line and the fields, how many lines hold something).
-    """
-    for first, block in blocks(path):
-        numbers = [first + i for i, text in enumerate(block.split(b"\n")) if text.strip()]
-        frame = _fast_json(block, fields, numbers)
-        yield (parse_lines(path.name, first, block, fields, rejects, json.loads) if frame is None else frame), len(numbers)
-
-
-def _fast_json(block: bytes, fields: Sequence[str], numbers: list[int]) -> pl.DataFrame | None:
-    """Parse a block at once; None where one of its lines needs a closer look."""
-    try:
-        frame = pl.read_ndjson(io.BytesIO(block), schema=dict.fromkeys(fields, pl.String))
-    except pl.exceptions.PolarsError:
-        return None
-    odd = frame.select(pl.any_horizontal(pl.all().str.contains("\x00", literal=True)).any()).item()  # how a lone surrogate ends
-    if frame.height != len(numbers) or odd:
-        return None
-    return frame.select(pl.Series(LINE, numbers, dtype=pl.Int64), pl.all())
-
-
-def parse_lines(file: str, first: int, block: bytes, fields: Sequence[str], rejects: Rejects, parse: Callable[[str], Any]) -> pl.DataFrame:
-    """Parse a block line by line, putting bad lines aside.
+def objects(file: str, first: int, block: bytes, rejects: Rejects, parse: Callable[[str], Any] = json.loads) -> Iterator[tuple[int, str, dict[str, Any]]]:
+    """Read the objects of a block one by one, putting bad lines aside.
 
     Args:
         file: The file's name, for the rejects.
         first: Number of the block's first line.
         block: Whole lines.
-        fields: Keys to keep, as text.
         rejects: Receives the lines that are no object.
         parse: From a line's text to its object.
 
-    Returns:
-        line and the fields.
+    Yields:
+        (number of the line, its text, the object).
     """
-    columns: dict[str, list[Any]] = {LINE: [], **{f: [] for f in fields}}
     for number, raw in enumerate(block.split(b"\n"), first):
         text = raw.decode("utf-8", "replace").strip().removeprefix("\ufeff")
         if not text:
             continue
         try:
             value = parse(text)
-        except (ValueError, SyntaxError, RecursionError, MemoryError):
+        except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
             value = None
-        if not isinstance(value, dict):
+        if isinstance(value, dict):
+            yield number, text, value
+        else:
             rejects.add(file, number, "malformed", text)
-            continue
-        columns[LINE].append(number)
-        for name in fields:
-            columns[name].append(_as_text(value.get(name)))
-    return text_frame(columns)
-
-
-def _as_text(value: Any) -> str | None:
-    if value is None or isinstance(value, str):
-        return value
-    if isinstance(value, list | dict):
-        return json.dumps(value)
-    return str(value)
 
 
 def text_frame(columns: Mapping[str, list[Any]]) -> pl.DataFrame:
@@ -221,4 +174,6 @@ def text_frame(columns: Mapping[str, list[Any]]) -> pl.DataFrame:
 
 def python_literal(text: str) -> Any:
     """Read a Python literal, as the official Amazon 2014 item files hold them; nothing is run."""
-    return ast.literal_eval(text)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of Python's compiler, on backslashes that escape nothing
+        return ast.literal_eval(text)

@@ -3,6 +3,7 @@
 Source: Harper and Konstan (2015), "The MovieLens datasets: history and context".
 """
 
+import stat
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -13,7 +14,7 @@ import polars as pl
 from recmerge.data.sources.files import line_blocks
 from recmerge.data.sources.raw import LINE, RawTables, Rejects, checked_interactions, checked_items, require_some
 from recmerge.data.sources.separated import parse_separated, plain_frames
-from recmerge.errors import ArtifactError, DataError
+from recmerge.errors import ArtifactError, DataError, printable
 from recmerge.names import BRAND, CATEGORY, ITEM_ID, TIMESTAMP, TITLE, USER_ID
 
 _MAX_BYTES = 1 << 30  # the largest member, the ratings of 32M, has 877 MB
@@ -38,6 +39,8 @@ class _Archive:
     def __init__(self, path: Path, archive: zipfile.ZipFile) -> None:
         self.path = path
         self._archive = archive
+        for info in archive.infolist():
+            _refuse_strange(path, info)
         self._members = {Path(i.filename).name: i for i in reversed(archive.infolist()) if not i.is_dir()}
 
     def __contains__(self, name: str) -> bool:
@@ -64,6 +67,16 @@ class _Archive:
         return b"".join(self.pieces(name))
 
 
+def _refuse_strange(path: Path, info: zipfile.ZipInfo) -> None:
+    """Refuse a zip with a member that no official one has: outside its folder, or no plain file. None would be unpacked, but such a zip lies."""
+    name = info.orig_filename.replace("\\", "/")
+    kind = stat.S_IFMT(info.external_attr >> 16)
+    outside = name.startswith("/") or name[1:2] == ":" or ".." in name.split("/")
+    if outside or kind not in {0, stat.S_IFREG, stat.S_IFDIR}:
+        what = "lies outside the archive" if outside else "is a link or a device"
+        raise DataError(f"{path} holds a member '{printable(name)[:80]}' that {what}", fix="this is no official file; fetch it again")
+
+
 def read_movielens(files: Mapping[str, Path], columns: Mapping[str, str | None]) -> RawTables:
     """Read any MovieLens set; every rating is an event, as in the literature.
 
@@ -88,6 +101,8 @@ def read_movielens(files: Mapping[str, Path], columns: Mapping[str, str | None])
             if shape is None:
                 raise DataError(f"{path} holds no {' or '.join(_SHAPES)}", fix="is it a MovieLens zip, as fetched?")
             return _SHAPES[shape](archive)
+    except PermissionError:
+        raise
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError) as error:  # RuntimeError: encrypted, or packed in an unknown way
         raise DataError(f"{path} is no whole zip file: {error}", fix="fetch it again") from error
 

@@ -4,11 +4,12 @@ import json
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import polars as pl
 
+from recmerge.data.prompts import Wording
 from recmerge.errors import DataError
 from recmerge.names import BRAND, CATEGORY, ITEM_ID, TIMESTAMP, TITLE, USER_ID
 
@@ -17,7 +18,7 @@ _DAY = 86_400
 _SHOWN = 200  # characters of a rejected line that are kept
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Reject:
     """A line that cannot be used.
 
@@ -48,12 +49,13 @@ class Rejects:
         """Return how many lines each reason put aside."""
         return dict(sorted(Counter(r.reason for r in self.found).items()))
 
-    def check(self, n_lines: int, max_bad: float) -> None:
+    def check(self, n_lines: int, max_bad: float, kept: Path | None = None) -> None:
         """Refuse a source with too many lines that cannot be used.
 
         Args:
             n_lines: Lines read, the rejected ones among them.
             max_bad: The share of them that may be bad, 0 to 1.
+            kept: The file that all of them were written to, named in the error.
 
         Raises:
             DataError: More are bad.
@@ -61,15 +63,29 @@ class Rejects:
         if len(self.found) > max_bad * n_lines:
             first = self.found[0]
             reasons = ", ".join(f"{n} {reason}" for reason, n in self.by_reason().items())
+            where = f"first: {first.file}:{first.line} {first.text}" + (f"; all in {kept}" if kept else "")
             raise DataError(
-                f"{len(self.found)} of {n_lines} lines cannot be used ({reasons}), at most {max_bad:.3%} may be; first: {first.file}:{first.line} {first.text}",
+                f"{len(self.found)} of {n_lines} lines cannot be used ({reasons}), at most {max_bad:.3%} may be; {where}",
                 fix=_advice(first.reason),
             )
 
     def write(self, path: Path) -> None:
         """Write one JSON line per rejected line."""
-        lines = [json.dumps(vars(r), ensure_ascii=True) for r in self.found]
+        lines = [json.dumps(asdict(r), ensure_ascii=True) for r in self.found]
         path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Questions that the source itself asks: they are taken as they are, and nothing is drawn.
+
+    Args:
+        questions: user_id, target, candidates (C item ids, the target among them); one per user, whose last interaction is the target.
+        wording: How the source words its prompts.
+    """
+
+    questions: pl.DataFrame
+    wording: Wording
 
 
 @dataclass(frozen=True)
@@ -82,6 +98,7 @@ class RawTables:
         rejects: Lines put aside.
         n_lines: Lines read, the rejected ones among them.
         counts: What was merged or mended without being wrong, by name, e.g. `repeated_items`, the lines of items that stood before.
+        asked: The questions, where the source fixes them; None: they are to be made of the interactions.
     """
 
     interactions: pl.DataFrame
@@ -89,6 +106,7 @@ class RawTables:
     rejects: Rejects
     n_lines: int
     counts: Mapping[str, int] = field(default_factory=dict)
+    asked: Asked | None = None
 
 
 def checked_interactions(file: str, frame: pl.DataFrame, rejects: Rejects, now: float | None = None, *, milliseconds: bool = False) -> pl.DataFrame:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import polars as pl
 
-from recmerge.data.sources.files import read_json_lines
+from recmerge.data.sources.json_lines import read_json_lines
 from recmerge.data.sources.raw import LINE, RawTables, Rejects, checked_interactions, checked_items, require_some
 from recmerge.data.sources.separated import read_separated
 from recmerge.errors import ArtifactError, DataError
