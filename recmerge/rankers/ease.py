@@ -50,7 +50,8 @@ class EaseRanker(PerDomainRanker[_Weights]):
     50,000, twice that while it is saved. The time grows with I^3. A catalogue that does not fit the available memory is refused.
 
     Source: H. Steck, Embarrassingly shallow autoencoders for sparse data, WWW 2019, equations 2 and 8.
-    Departures: 4-byte floats; the inverse by Cholesky's decomposition.
+    Departures: 4-byte floats; the inverse by Cholesky's decomposition. The default lambda was chosen on validation events of
+    Amazon Toys (5,000 users, NDCG@1/@5): .285/.378, against .276/.367 with 100, .283/.376 with 300 and .284/.379 with 3,000.
 
     Args:
         settings: None: the defaults.

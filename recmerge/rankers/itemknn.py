@@ -58,7 +58,9 @@ class ItemKnnRanker(PerDomainRanker[_Neighbours]):
 
     Source: B. Sarwar, G. Karypis, J. Konstan and J. Riedl, Item-based collaborative filtering recommendation algorithms, WWW 2001;
     the shrinkage as in M. Ferrari Dacrema, P. Cremonesi and D. Jannach, Are we really making much progress?, RecSys 2019.
-    Departures: weights by age; pairs further apart in a history than `window` are not counted.
+    Departures: weights by age; pairs further apart in a history than `window` are not counted. Defaults chosen on validation
+    events of Amazon Sports (5,000 users, NDCG@1/@5): .263/.370, against .261/.370 without the weights, .229/.350 without the
+    shrinkage, .213/.288 with 100 neighbours.
 
     Args:
         settings: None: the defaults.

@@ -47,7 +47,9 @@ class RecentPopularityRanker(PerDomainRanker[_Weights]):
 
     Source: Y. Ji, A. Sun, J. Zhang and C. Li, A re-visit of the popularity baseline in recommender systems, SIGIR 2020, DecayPop.
     Departures: there the past is counted from the moment that is predicted. Stored questions carry no time, so all are
-    asked at the end of the training data; where each user's own last event is the test event, as by default, many were asked earlier.
+    asked at the end of the training data; where each user's own last event is the test event, as by default, many were asked
+    earlier. The half-life was chosen on validation events of Amazon Sports (5,000 users, NDCG@1/@5): .184/.327 with 180 days,
+    against .177/.315 with 90, .184/.327 with 365 and .171/.320 of plain popularity.
 
     Args:
         settings: None: the defaults.

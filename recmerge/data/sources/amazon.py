@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from recmerge.data.sources.json_lines import Needed, json_frames
 from recmerge.data.sources.raw import LINE, Rejects, checked_interactions, require_some
 from recmerge.names import CATEGORY, ITEM_ID, TIMESTAMP, TITLE, USER_ID
 
+_GATHERED = 200_000  # lines
 _SCRIPT = re.compile(r"aPageStart|getTime\(\)|<script\b", re.IGNORECASE)
 _TAG = re.compile(r"</?(?:a|b|body|br|div|em|font|h[1-6]|head|hr|html|i|img|li|ol|p|small|span|strong|style|sub|sup|table|td|tr|u|ul)\b[^<>]*>", re.IGNORECASE)
 
@@ -75,7 +76,7 @@ def all_events(path: Path, frames: Iterable[tuple[pl.DataFrame, int]], rejects: 
         DataError: There is no review.
     """
     kept, n_lines, unusable = [], 0, Rejects()
-    for frame, n in frames:
+    for frame, n in _gathered(frames):
         kept.append(checked_interactions(path.name, frame, unusable, milliseconds=milliseconds))
         n_lines += n
     rejects.found += unusable.found
@@ -83,6 +84,19 @@ def all_events(path: Path, frames: Iterable[tuple[pl.DataFrame, int]], rejects: 
     if not n_lines:
         require_some(path, events, "reviews")
     return events, n_lines
+
+
+def _gathered(frames: Iterable[tuple[pl.DataFrame, int]]) -> Iterator[tuple[pl.DataFrame, int]]:
+    """Put blocks together, for checking one costs as much as checking its first thousands of lines."""
+    held, n_lines = list[pl.DataFrame](), 0
+    for frame, n in frames:
+        held.append(frame)
+        n_lines += n
+        if n_lines >= _GATHERED:
+            yield pl.concat(held), n_lines
+            held, n_lines = [], 0
+    if held:
+        yield pl.concat(held), n_lines
 
 
 def without_repeats(events: pl.DataFrame, counts: dict[str, int]) -> pl.DataFrame:

@@ -15,7 +15,7 @@ import polars as pl
 from recmerge.data.sources.raw import LINE, Rejects, valid_text
 from recmerge.errors import ArtifactError, DataError
 
-_BLOCK = 8 << 20
+_BLOCK = 4 << 20  # of more, more would be read again for one bad line
 _READ = 1 << 20
 _GZIP_MAGIC = b"\x1f\x8b"
 _MAX_RATIO = 200  # real text compresses 3 to 20 times; more is a bomb

@@ -17,7 +17,6 @@ import polars as pl
 from recmerge.data.sources.files import blocks, objects, text_frame
 from recmerge.data.sources.raw import LINE, Rejects
 
-_PIECE = 2 << 20  # bytes read at once: of more, more would be read again for one bad line
 _FEW = 200  # refused lines that are read one by one: polars needs as long to start as for reading some hundred
 _PARTS = 4  # that more refused lines are tried in
 # What polars 2.1 gets wrong or writes in its own way: half of a surrogate pair becomes NUL or is joined with any character that follows, quotes in lists and
@@ -106,8 +105,7 @@ class _Reader:
         lines = _Lines.of(block, first)
         places, doubtful = lines.sorted_out()
         slow = [doubtful]
-        pieces = np.split(places, np.searchsorted(lines.ends[places], np.arange(_PIECE, len(block), _PIECE)))
-        found = [frame for piece in pieces for frame in self._tried(lines, piece, slow)]
+        found = list(self._tried(lines, places, slow))
         n_lines = sum(frame.height for frame in found) + sum(1 for _, line in lines.numbered(np.concatenate(slow)) if line.strip())
         if not found:
             return self._careful(lines.numbered(np.sort(np.concatenate(slow)))), n_lines
