@@ -10,7 +10,7 @@ from recmerge.ablation.grid import Point, flatten, points, set_words
 from recmerge.config.ablate import DOMAIN_MARK, NO_ADAPTER, TARGET_MARK, AblateConfig, MergeSystemConfig, StageConfig, SystemConfig, slug
 from recmerge.config.loader import load
 from recmerge.config.train import TrainConfig
-from recmerge.errors import ConfigError, unknown_name
+from recmerge.errors import ConfigError, UsageError, unknown_name
 from recmerge.runs.workspace import check_name
 
 DEFAULT_TRAIN = "nano"  # the config that `recmerge train` takes by default
@@ -94,6 +94,7 @@ class _Builder:
 
     def merge(self, label: str, merge: MergeSystemConfig, target: str, point: Point, stages: set[str], own: "_Own | None" = None) -> "_Made | None":
         """Add a merge and the adapters it is made of."""
+        _check_options(label, merge)
         if merge.adapters is not None:
             names = merge.adapters
         else:
@@ -123,7 +124,7 @@ class _Builder:
         overrides = point.overrides("merge")
         rank_out = overrides.pop("rank_out", merge.rank_out)
         command += ["--rank-out", str(rank_out)] if rank_out is not None else []
-        command += set_words(overrides)
+        command += set_words({**merge.set, **overrides})
         return _made(self.graph.add(Cell("merge", name, tuple(command), needs=tuple(keys), labels={"system": label, "target": target})))
 
     def _one_adapter(
@@ -207,6 +208,21 @@ class _Made:
     def __init__(self, key: str) -> None:
         self.needs = [key]
         self.command = [Use((key,))]
+
+
+def _check_options(label: str, merge: MergeSystemConfig) -> None:
+    """Refuse options that the method does not have before any adapter is trained for it."""
+    if not merge.set:
+        return
+    from recmerge.merging import METHODS
+    from recmerge.merging.recipe import check_options
+
+    if merge.method not in METHODS:
+        raise ConfigError(f"systems.{label}: {unknown_name('merge method', merge.method, METHODS)}", fix="`recmerge merge --list-methods` lists them")
+    try:
+        check_options(merge.method, {k: v for k, v in merge.set.items() if k != "dtype"}, merge.rank_out)
+    except UsageError as error:
+        raise ConfigError(f"systems.{label}: {error.what}", fix=error.fix) from error
 
 
 def _made(key: str) -> _Made:

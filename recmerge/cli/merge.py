@@ -1,5 +1,6 @@
 """`recmerge merge`."""
 
+import os
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -9,7 +10,7 @@ import typer
 from recmerge.cli.apps import app
 from recmerge.cli.console import emit, emit_json
 from recmerge.cli.options import Common, command
-from recmerge.errors import UsageError
+from recmerge.errors import ConflictError, UsageError
 
 if TYPE_CHECKING:
     from recmerge.config.merge import MergeConfig
@@ -35,12 +36,13 @@ def merge(
     out: Annotated[Path | None, typer.Option("--out", help="Also put a copy of the result here.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace what --out holds.")] = False,
     allow_base_mismatch: Annotated[bool, typer.Option("--allow-base-mismatch", help="Merge adapters of different bases; recorded.")] = False,
-    check: Annotated[bool, typer.Option("--check", help="Only check the adapters and report; write nothing.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Only check the adapters and report, in runs/check/ or --out; merge nothing.")] = False,
     list_methods: Annotated[bool, typer.Option("--list-methods", help="The names for --method.")] = False,
 ) -> Any:
     """Merge adapters into one, from their files alone; the base model is read only by --rank-out fold."""
     if list_methods:
         return _list_methods(common)
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # read once numpy is loaded: merging has threads of its own, and BLAS's would wait for each other
     from recmerge.config.merge import MergeConfig
     from recmerge.stages.execute import execute
     from recmerge.stages.merge import examine_merge, plan_merge, run_merge
@@ -61,13 +63,15 @@ def merge(
     if force and out is None:
         raise UsageError("--force is for --out, which is not given", fix="add --out DIR, or use --again for a new version")
     if check:
-        return _show(common, examine_merge(config, common.workspace, common.reporter))
+        if out is not None and out.exists() and not force:
+            raise ConflictError(f"{out} exists", fix="choose another --out, or add --force to write the report into it")
+        return _show(common, examine_merge(config, common.workspace, common.reporter, common.name, out, dry_run=common.dry_run))
     if out is not None:
         check_destination(out, force, config.rank_out == "fold")
     plan = plan_merge(config, common.workspace, common.reporter, common.name)
     if common.dry_run:
         return common.preview([plan])
-    done = execute(plan, partial(run_merge, config), common.workspace, common.reporter, again=common.again)
+    done = execute(plan, partial(run_merge, config, plan), common.workspace, common.reporter, again=common.again)
     facts = done.manifest.facts
     extra: dict[str, Any] = {}
     if out is not None:
@@ -156,6 +160,8 @@ def _show(common: Common, report: dict[str, Any]) -> None:
         emit(f"  {adapter['label']}: weight {weight:g}, rank {ranks}, {adapter['modules']} modules, norm of its change {norm:.4g}")
     cosine = "none" if s["mean_cosine"] is None else f"{s['mean_cosine']:.4f}"
     emit(f"  merged: norm {s['merged_norm']:.4g}, energy lost {s['energy_lost']:.2%}, mean cosine of the adapters {cosine}")
+    for path in (output["path"] for output in report["outputs"]):
+        emit(f"  {path}")
     emit("module: rank, norm, energy lost")
     for module, row in report["modules"].items():
         emit(f"  {module}: {row['rank']}, {row['merged_norm']:.4g}, {row['energy_lost']:.2%}")

@@ -3,9 +3,10 @@
 import re
 from typing import Any
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from recmerge.config.loader import Settings
+from recmerge.config.merge import MergeConfig
 
 TARGET_MARK = "{target}"
 DOMAIN_MARK = "{domain}"
@@ -36,6 +37,21 @@ class MergeSystemConfig(Settings):
     method: str = "weaverec"
     weights: list[float] | None = None
     rank_out: str | None = None
+    set: dict[str, Any] = Field(default_factory=dict, description="other settings of merge, as with --set: the method's options, e.g. density: 0.5")
+
+    @field_validator("set")
+    @classmethod
+    def _known_settings(cls, value: dict[str, Any]) -> dict[str, Any]:
+        taken = [key for key in value if key in (*cls.model_fields, "allow_base_mismatch", "base")]
+        known = ", ".join(["dtype", *MergeConfig().options()])
+        if taken:
+            raise ValueError(f"'{taken[0]}' is none of the settings that go here: {known}")
+        try:
+            MergeConfig.model_validate(value)
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise ValueError(f"'{first['loc'][0]}': {first['msg']}; the settings that go here: {known}") from None
+        return value
 
     @model_validator(mode="after")
     def _one_way(self) -> "MergeSystemConfig":

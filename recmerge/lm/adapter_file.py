@@ -5,6 +5,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,13 @@ from numpy.typing import NDArray
 from recmerge.errors import ArtifactError
 from recmerge.lm.tensor_file import TensorFile
 from recmerge.names import ADAPTER_CARD
-from recmerge.runs.manifest import read_manifest, sha256_file, sha256_json
+from recmerge.runs.manifest import read_manifest, sha256_json
 
 WEIGHTS_FILE = "adapter_model.safetensors"
 CONFIG_FILE = "adapter_config.json"
 CARD_SCHEMA = 1
 Matrix = NDArray[np.float64]
+Floats = NDArray[np.floating[Any]]
 
 _KEY = re.compile(r"(?:base_model\.model\.)?(?P<module>.+)\.lora_(?P<side>[AB])(?:\.(?P<adapter>[^.]+))?\.weight")
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
@@ -68,10 +70,14 @@ class AdapterFile:
         self.modules: tuple[str, ...] = tuple(sorted(self._keys))
         self._scalings = {module: self._own_scaling(module) for module in self.modules}
 
-    @property
+    @cached_property
     def sha256(self) -> str:
-        """Hash of the weights file, as hex."""
-        return sha256_file(self.weights_path)
+        """Hash of the weights file as it was when its numbers were first asked about, as hex."""
+        return self._scanned[0]
+
+    @cached_property
+    def _scanned(self) -> tuple[str, str | None]:
+        return self._file.scan()
 
     @property
     def content_sha256(self) -> str:
@@ -113,17 +119,23 @@ class AdapterFile:
         key_b, key_a = self._keys[module]
         return self._file.read(key_b), self._file.read(key_a)
 
+    def narrow_factors(self, module: str) -> tuple[Floats, Floats]:
+        """Return the same B and A, each in float32 where that holds its stored numbers exactly."""
+        key_b, key_a = self._keys[module]
+        return self._file.read_narrow(key_b), self._file.read_narrow(key_a)
+
     def verify(self) -> None:
         """Check every number and, where a record of it exists, the weights' hash.
 
         Raises:
-            ArtifactError: A tensor holds NaN or infinity, or the file is not the one that was written.
+            ArtifactError: A tensor holds NaN or infinity or no floats, or the file is not the one that was written.
         """
-        self._verify_hash()
         for keys in self._keys.values():
             for key in keys:
-                if not np.isfinite(self._file.read(key)).all():
-                    raise ArtifactError(f"{self.weights_path}: tensor {key} holds NaN or infinity", fix="that training diverged; train it again")
+                self._file.float_type(key)
+        self._verify_hash()
+        if self._scanned[1] is not None:
+            raise ArtifactError(f"{self.weights_path}: tensor {self._scanned[1]} holds NaN or infinity", fix="that training diverged; train it again")
 
     def _verify_hash(self) -> None:
         expected = (self.card or {}).get("weights_sha256")

@@ -1,7 +1,7 @@
 """Write a LoRA adapter that plain peft loads: weights, config, card and model card; equal input gives equal bytes."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,53 @@ from recmerge.errors import ArtifactError
 from recmerge.lm.adapter_file import CONFIG_FILE, WEIGHTS_FILE, AdapterFile
 from recmerge.lm.tensor_file import TensorWriter, narrow
 from recmerge.names import ADAPTER_CARD
-from recmerge.runs.manifest import sha256_file
 
 README = "README.md"
-Factors = tuple[NDArray[np.float64], NDArray[np.float64]]
+StoredFactors = tuple[NDArray[np.generic], NDArray[np.generic]]
+
+
+@dataclass(frozen=True)
+class AdapterLayout:
+    """What a weights file will hold: known, and its header written, before the first module is computed.
+
+    Modules of lower rank are padded with zeros, so that one `r` holds for all and no pattern is needed.
+
+    Args:
+        shapes: module -> (out, in) of the weight that it changes.
+        rank: Of every module, at least 1.
+        dtype: The file's spelling: "F32", "BF16" or "F16".
+    """
+
+    shapes: Mapping[str, tuple[int, int]]
+    rank: int
+    dtype: str = "F32"
+
+    @property
+    def modules(self) -> list[str]:
+        """The modules in the file's order."""
+        return sorted(self.shapes)
+
+    @property
+    def stored_type(self) -> np.dtype[Any]:
+        """The type of numpy's arrays that are written."""
+        return narrow(np.zeros(1), self.dtype).dtype
+
+    def round(self, module: str, values: NDArray[np.floating[Any]]) -> NDArray[np.generic]:
+        """Round numbers once.
+
+        Args:
+            module: Whose they are, for the error.
+            values: Any of them.
+
+        Returns:
+            What the file stores; `values` itself where they are stored as they are.
+
+        Raises:
+            ArtifactError: One does not fit `dtype`.
+        """
+        if self.dtype == "F16" and values.size and np.abs(values).max() > np.finfo(np.float16).max:
+            raise ArtifactError(f"module {module} holds numbers beyond float16 ({np.abs(values).max():.3g})", fix="use --dtype bfloat16 or float32")
+        return narrow(values, self.dtype)
 
 
 @dataclass(frozen=True)
@@ -72,53 +115,37 @@ def target_modules_of(adapters: Sequence[AdapterFile]) -> list[str]:
     return sorted(suffixes) if covered else sorted(modules)
 
 
-def pad_rank(factors: Factors, rank: int) -> Factors:
-    """Widen B (out, r) and A (r, in) to `rank` with zeros; their product stays the same."""
-    b, a = factors
-    missing = rank - b.shape[1]
-    return (b, a) if missing == 0 else (np.pad(b, ((0, 0), (0, missing))), np.pad(a, ((0, missing), (0, 0))))
-
-
-def write_adapter(folder: Path, modules: Mapping[str, Factors], shape: AdapterShape, dtype: str, card: Mapping[str, Any], readme: ModelCard) -> int:
-    """Write an adapter folder whose scaling is 1.
-
-    Modules of lower rank are padded with zeros, so that one `r` holds for all and no pattern is needed.
+def write_adapter(
+    folder: Path, layout: AdapterLayout, factors: Iterable[tuple[str, StoredFactors]], shape: AdapterShape, card: Mapping[str, Any], readme: ModelCard
+) -> str:
+    """Write an adapter folder whose scaling is 1, one module after the other: none is held once it is written.
 
     Args:
         folder: A new folder.
-        modules: module -> B (out, r) and A (r, in); B carries every weight and scaling.
+        layout: What the weights file holds.
+        factors: Every module of the layout in its order, with B (out, rank) and A (rank, in) as the file holds them.
         shape: The rest of the config.
-        dtype: The file's spelling: "F32", "BF16" or "F16".
         card: What recmerge knows of the adapter; the weights' hash is added.
         readme: What the model card says.
 
     Returns:
-        The uniform rank.
-
-    Raises:
-        ArtifactError: A number does not fit `dtype`.
+        The hash of the weights as they were handed to the file.
     """
     folder.mkdir(parents=True)
-    rank = max(1, max(b.shape[1] for b, _ in modules.values()))
-    _write_weights(folder / WEIGHTS_FILE, modules, rank, dtype)
-    _write_json(folder / CONFIG_FILE, _config(shape, rank))
-    _write_json(folder / ADAPTER_CARD, {**card, "weights_sha256": sha256_file(folder / WEIGHTS_FILE)})
+    header: dict[str, tuple[str, tuple[int, int]]] = {}
+    for module in layout.modules:
+        out, width = layout.shapes[module]
+        header[_key(module, "A")] = (layout.dtype, (layout.rank, width))
+        header[_key(module, "B")] = (layout.dtype, (out, layout.rank))
+    with TensorWriter(folder / WEIGHTS_FILE, header, {"format": "pt"}) as file:
+        for meant, (module, (b, a)) in zip(layout.modules, factors, strict=True):
+            assert meant == module
+            file.write(a)
+            file.write(b)
+    _write_json(folder / CONFIG_FILE, _config(shape, layout.rank))
+    _write_json(folder / ADAPTER_CARD, {**card, "weights_sha256": file.sha256})
     (folder / README).write_text(_readme(shape, readme), encoding="utf-8")
-    return rank
-
-
-def _write_weights(path: Path, modules: Mapping[str, Factors], rank: int, dtype: str) -> None:
-    layout: dict[str, tuple[str, tuple[int, int]]] = {}
-    for module, (b, a) in sorted(modules.items()):
-        layout[_key(module, "A")] = (dtype, (rank, a.shape[1]))
-        layout[_key(module, "B")] = (dtype, (b.shape[0], rank))
-    with TensorWriter(path, layout, {"format": "pt"}) as out:
-        for module, factors in sorted(modules.items()):
-            b, a = pad_rank(factors, rank)
-            for side in (a, b):
-                if dtype == "F16" and side.size and np.abs(side).max() > np.finfo(np.float16).max:
-                    raise ArtifactError(f"module {module} holds numbers beyond float16 ({np.abs(side).max():.3g})", fix="use --dtype bfloat16 or float32")
-                out.write(narrow(side, dtype))
+    return file.sha256
 
 
 def _key(module: str, side: str) -> str:

@@ -19,11 +19,11 @@ _TRIM = {"density": 0.2, "trim": "whole", "lambda": 1.0}
 _DROP = {"density": 0.8, "seed": 0, "lambda": 1.0}
 
 METHODS: dict[str, Method] = {
-    "weaverec": Method(weaverec),
-    "product": Method(product),
+    "weaverec": Method(weaverec, adds=True),
+    "product": Method(product, adds=True),
     "factor": Method(factor, needs=FACTOR_NEEDS, shared_init=True),
     "linear": Method(linear, needs=LINEAR_NEEDS),
-    "task_arithmetic": Method(task_arithmetic, options={"lambda": 1.0}, unit_weights=True),
+    "task_arithmetic": Method(task_arithmetic, options={"lambda": 1.0}, adds=True, unit_weights=True),
     "ties": Method(ties, options=_TRIM, full_rank=True, unit_weights=True),
     "dare_linear": Method(dare_linear, options=_DROP, full_rank=True, unit_weights=True),
     "dare_ties": Method(dare_ties, options=_DROP, full_rank=True, unit_weights=True),

@@ -5,13 +5,10 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
-import numpy as np
-
 from recmerge.errors import ArtifactError, UsageError
 from recmerge.lm.adapter_file import AdapterFile
-from recmerge.lm.adapter_write import pad_rank
-from recmerge.lm.tensor_file import narrow, widen
-from recmerge.merging.parts import LowRank, Method, all_modules, equal_weights
+from recmerge.merging.parts import Method, all_modules, equal_weights
+from recmerge.merging.side_by_side import side_by_side
 
 _ADAPTER_FIX = "merge adapters of one base model, or add --allow-base-mismatch if you know they fit"
 
@@ -60,8 +57,7 @@ def check_adapters(adapters: Sequence[AdapterFile], method: Method, name: str, w
         ArtifactError: Corrupt numbers, or modules whose shapes, ranks or scalings do not fit the rule.
     """
     _check_modules(adapters, method, name)
-    for adapter in adapters:
-        adapter.verify()
+    list(side_by_side(AdapterFile.verify, adapters))
     _warn_of_twins(adapters, warn)
     if method.shared_init and len(adapters) > 1:
         inits = [(a.card or {}).get("lora_init_sha256") for a in adapters]
@@ -152,24 +148,22 @@ def _short(value: object) -> str:
     return text if len(text) <= 60 else text[:12] + "..."
 
 
-def check_written(written: AdapterFile, meant: Mapping[str, LowRank], dtype: str) -> None:
-    """Read a written adapter back and compare it, bit for bit, with what was meant.
+def check_written(written: AdapterFile, modules: Sequence[str], sha256: str) -> None:
+    """Compare an adapter as it lies on disk with what was handed to its file.
 
     Args:
-        written: The adapter as it lies on disk.
-        meant: module -> factors before rounding.
-        dtype: The file's spelling of its dtype.
+        written: The adapter, opened again.
+        modules: What it should hold.
+        sha256: Of the weights as they were handed to the file.
 
     Raises:
-        ArtifactError: A module is missing or extra, its scaling is not 1, or a number differs.
+        ArtifactError: A module is missing or extra, its scaling is not 1, or a byte differs.
     """
-    if list(written.modules) != sorted(meant):
-        odd = sorted(set(written.modules) ^ set(meant))
+    if list(written.modules) != sorted(modules):
+        odd = sorted(set(written.modules) ^ set(modules))
         raise ArtifactError(f"the merged adapter has other modules than meant: {', '.join(odd[:3])}", fix="check the disk and merge again")
-    written.verify()
-    for module, delta in meant.items():
-        found = written.factors(module)
-        expected = pad_rank((delta.B, delta.A), written.rank(module))
-        same = all(np.array_equal(f, widen(narrow(e, dtype), dtype)) for f, e in zip(found, expected, strict=True))
-        if written.scaling(module) != 1.0 or not same:
-            raise ArtifactError(f"the merged adapter's module {module} is not what was meant", fix="check the disk and merge again")
+    scaled = [m for m in modules if written.scaling(m) != 1.0]
+    if scaled:
+        raise ArtifactError(f"the merged adapter's module {scaled[0]} has scaling {written.scaling(scaled[0]):g}, meant: 1", fix="merge again")
+    if written.sha256 != sha256:
+        raise ArtifactError(f"{written.weights_path} is not what was written: sha256 {written.sha256[:12]}...", fix="check the disk and merge again")

@@ -7,7 +7,7 @@ from typing import Any
 from recmerge.errors import ArtifactError
 from recmerge.lm.adapter_file import AdapterFile
 from recmerge.merging.dropping import adapter_keys, draw_key
-from recmerge.merging.parts import Delta, Dense, LoraFactors, LowRank, module_factors
+from recmerge.merging.parts import Delta, Dense, LoraFactors, LowRank, all_modules, module_factors
 from recmerge.merging.rank_out import FOLD, SVD, parse_rank_out
 from recmerge.merging.rank_out.cat import cat
 from recmerge.merging.rank_out.svd import svd
@@ -29,7 +29,7 @@ class Merged:
     factors: list[LoraFactors]
     delta: Delta
     energy_lost: float
-    kept: tuple[int, ...]
+    kept: tuple[int, ...] = ()
 
 
 class Merger:
@@ -62,9 +62,10 @@ class Merger:
         Raises:
             ArtifactError: The rule refuses the factors.
         """
-        factors = module_factors(self.adapters, name)
+        rule = self.recipe.rule
+        factors = module_factors(self.adapters, name, narrow=rule.adds)
         try:
-            delta = self.recipe.rule(factors, self.recipe.weights, **self._arguments(name, factors))
+            delta = rule(factors, self.recipe.weights, **self._arguments(name, factors))
         except ArtifactError as error:
             raise ArtifactError(f"module {name}: {error.what}", fix=error.fix) from error
         kept = delta.kept if isinstance(delta, Dense) else ()
@@ -93,6 +94,26 @@ class Merger:
         elif "density" in options:
             found["density"] = options["density"]
         return found
+
+
+def largest_rank(adapters: Sequence[AdapterFile], recipe: Recipe) -> int:
+    """Return the rank that is enough for every merged module, known from the adapters' headers.
+
+    Args:
+        adapters: M adapters.
+        recipe: How they are merged into an adapter, complete.
+
+    Returns:
+        At least 1.
+    """
+    limit = parse_rank_out(recipe.rank_out).rank
+    found = 1
+    for module in all_modules(adapters):
+        having = [a for a in adapters if module in a]
+        sides = having[0].shape(module)
+        rank = min(sides) if recipe.rule.full_rank else recipe.rule.rank_of([a.rank(module) for a in having], recipe.options)
+        found = max(found, rank if limit is None else min(rank, limit, *sides))
+    return found
 
 
 def warm_up(adapters: Sequence[AdapterFile], recipe: Recipe) -> int:

@@ -2,12 +2,10 @@
 
 from collections.abc import Sequence
 
-import numpy as np
-
-from recmerge.merging.parts import LoraFactors, LowRank
+from recmerge.merging.parts import LoraFactors, Stacked
 
 
-def product(factors: Sequence[LoraFactors], weights: Sequence[float]) -> LowRank:
+def product(factors: Sequence[LoraFactors], weights: Sequence[float]) -> Stacked:
     """Return sum_i w_i s_i B_i A_i, exactly, as stacked factors.
 
     The result's rank is the sum of the ranks; ranks, scalings and modules may differ, weights may be negative.
@@ -24,5 +22,4 @@ def product(factors: Sequence[LoraFactors], weights: Sequence[float]) -> LowRank
     Returns:
         B (out, sum of R), which carries the weights and scalings, and A (sum of R, in) as the adapters hold it.
     """
-    left = [w * f.scaling * f.B for f, w in zip(factors, weights, strict=True)]
-    return LowRank(np.concatenate(left, axis=1), np.concatenate([f.A for f in factors], axis=0))
+    return Stacked(factors, weights)

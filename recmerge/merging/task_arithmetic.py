@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 
-from recmerge.merging.parts import LoraFactors, LowRank
+from recmerge.merging.parts import LoraFactors, Stacked
 from recmerge.merging.product import product
 
 
-def task_arithmetic(factors: Sequence[LoraFactors], weights: Sequence[float], *, lambda_: float = 1.0) -> LowRank:
+def task_arithmetic(factors: Sequence[LoraFactors], weights: Sequence[float], *, lambda_: float = 1.0) -> Stacked:
     """Return lambda sum_i w_i s_i B_i A_i, exactly, as stacked factors; a negative weight takes a domain out.
 
     It is `product` with weights of 1.0 where none are given, so the result grows with the number of adapters.

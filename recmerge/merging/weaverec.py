@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 
-from recmerge.merging.parts import LoraFactors, LowRank
+from recmerge.merging.parts import LoraFactors, Stacked
 from recmerge.merging.product import product
 
 
-def weaverec(factors: Sequence[LoraFactors], weights: Sequence[float]) -> LowRank:
+def weaverec(factors: Sequence[LoraFactors], weights: Sequence[float]) -> Stacked:
     """Return the mean of the adapters' changes: `product` with every weight 1 / (N + 1).
 
     Source: WeaveRec (2025): the target's adapter and N hybrids, lambda_i = 1 / (N + 1); the rule is that of its

@@ -70,6 +70,7 @@ class Run:
         self.facts: dict[str, Any] = {}
         self.volatile: set[str] = set()  # outputs that hold times: hashed, but not part of the content
         self.skip: set[str] = set()  # top-level entries that are no outputs (checkpoints)
+        self.hashed: dict[str, str] = {}  # outputs that the stage has just read back: path -> sha256
         self.manifest: Manifest | None = None
         self._lock_fd = lock_fd
         self._started = datetime.now(UTC)
@@ -110,7 +111,7 @@ class Run:
             os.close(self._lock_fd)
 
     def _publish(self) -> None:
-        outputs = list_outputs(self.path, frozenset(self.skip))
+        outputs = list_outputs(self.path, frozenset(self.skip), self.hashed)
         ended = datetime.now(UTC)
         self.manifest = Manifest(
             stage=self.spec.stage,

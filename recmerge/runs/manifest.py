@@ -6,10 +6,12 @@ import os
 import platform
 import re
 import subprocess
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import recmerge
@@ -138,12 +140,13 @@ def sha256_json(value: Any) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def list_outputs(folder: Path, skip: frozenset[str] = frozenset()) -> list[dict[str, Any]]:
+def list_outputs(folder: Path, skip: frozenset[str] = frozenset(), hashed: Mapping[str, str] = MappingProxyType({})) -> list[dict[str, Any]]:
     """Hash every file a run wrote.
 
     Args:
         folder: The version folder.
         skip: Names of top-level entries that are not outputs.
+        hashed: The hashes of those outputs that were read a moment ago, by path.
 
     Returns:
         One `{path, bytes, sha256}` per file, by path.
@@ -153,7 +156,7 @@ def list_outputs(folder: Path, skip: frozenset[str] = frozenset()) -> list[dict[
         relative = path.relative_to(folder)
         if path.is_dir() or relative.parts[0] in skip or relative.as_posix() in _NOT_OUTPUTS:
             continue
-        outputs.append({"path": relative.as_posix(), "bytes": path.stat().st_size, "sha256": sha256_file(path)})
+        outputs.append({"path": relative.as_posix(), "bytes": path.stat().st_size, "sha256": hashed.get(relative.as_posix()) or sha256_file(path)})
     return outputs
 
 

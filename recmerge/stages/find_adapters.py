@@ -7,6 +7,7 @@ from pathlib import Path
 from recmerge.config.merge import MergeConfig
 from recmerge.errors import ArtifactError, UsageError
 from recmerge.lm.adapter_file import AdapterFile, is_adapter
+from recmerge.merging.side_by_side import side_by_side
 from recmerge.names import ADAPTER_DIR, MANIFEST
 from recmerge.runs.manifest import Input
 from recmerge.runs.resolve import Found, resolve
@@ -46,18 +47,12 @@ def find_adapters(config: MergeConfig, workspace: Workspace) -> list[NamedAdapte
     """
     _check_choice(config)
     refs: Sequence[str | Found] = config.adapters if config.target is None else _find_by_target(config, config.target, workspace)
-    return [_open(workspace, ref, f"adapter-{i}") for i, ref in enumerate(refs, start=1)]
+    return list(side_by_side(lambda numbered: _open(workspace, numbered[1], f"adapter-{numbered[0]}"), enumerate(refs, start=1)))
 
 
 def n_adapters(config: MergeConfig) -> int:
     """Return how many adapters a config means, before any is looked for."""
     return len(config.adapters) if config.target is None else 1 + len(config.sources)
-
-
-def open_again(source: Input, workspace: Workspace) -> AdapterFile:
-    """Open the adapter that an input of a run names."""
-    folder = workspace.root / source.path
-    return AdapterFile(folder if is_adapter(folder) else folder / ADAPTER_DIR, _label(source))
 
 
 def _label(source: Input) -> str:

@@ -178,6 +178,59 @@ def test_settings_that_make_no_sense_are_refused(change: dict[str, Any], said: s
     assert said in str(error.value)
 
 
+def test_a_merge_may_have_options_of_its_method():
+    sources = {"target": "{target}", "sources": ["toys"]}
+    systems = {
+        "ties": {"merge": {**sources, "method": "ties", "set": {"density": 0.5, "trim": "per_tensor", "lambda": 0.7}}},
+        "dare": {"merge": {**sources, "method": "dare_linear", "rank_out": "svd:8", "set": {"seed": 3}}},
+        "soup": {"merge": {"adapters": ["{target}"], "seeds": [1, 2], "method": "lora_lego", "set": {"clusters": 4, "seed": 5}}},
+    }
+    graph = plan(systems)
+    assert lines(graph, "merge") == [
+        "merge --adapters sports,sports_toys --method ties --name sports-ties --set density=0.5 --set trim=per_tensor --set lambda=0.7",
+        "merge --adapters sports,sports_toys --method dare_linear --name sports-dare --rank-out svd:8 --set seed=3",
+        "merge --adapters sports-seed1,sports-seed2 --method lora_lego --name sports-soup --set clusters=4 --set seed=5",
+    ]
+    assert graph.counts()["train"] == 4
+
+
+def test_a_matrix_goes_over_a_merges_own_options():
+    system = {"merge": {"target": "{target}", "sources": ["toys"], "method": "ties", "set": {"density": 0.5, "lambda": 2}}}
+    graph = plan({"ties": system}, matrix={"merge.density": [0.1, 0.2]})
+    assert [line.partition("--name ")[2] for line in lines(graph, "merge")] == [f"sports-ties-density{d} --set density={d} --set lambda=2" for d in (0.1, 0.2)]
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "said"),
+    [
+        ("ties", {"densty": 0.5}, "'densty'"),
+        ("ties", {"density": 1.5}, "'density': Input should be less than or equal to 1"),
+        ("ties", {"weights": [1, 2]}, "'weights' is none of the settings that go here: dtype, density, lambda"),
+        ("ties", {"seeds": [1, 2]}, "'seeds' is none of"),
+        ("ties", {"base": "nano"}, "'base' is none of"),
+    ],
+)
+def test_settings_that_no_merge_has_are_refused(method: str, options: dict[str, Any], said: str):
+    with pytest.raises(ValidationError) as error:
+        plan({"a": {"merge": {"target": "{target}", "method": method, "set": options}}})
+    assert said in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("merge", "said"),
+    [
+        ({"method": "ties", "set": {"seed": 1}}, "systems.a: method 'ties' has no option 'seed'"),
+        ({"method": "product", "set": {"density": 0.5}}, "systems.a: method 'product' has no option 'density'"),
+        ({"method": "tise", "set": {"density": 0.5}}, "did you mean 'ties'"),
+        ({"method": "ties", "rank_out": "cat", "set": {"density": 0.5}}, "systems.a: rank-out cat cannot hold"),
+    ],
+)
+def test_options_that_a_method_lacks_are_refused_before_anything_is_trained(merge: dict[str, Any], said: str):
+    with pytest.raises(ConfigError) as error:
+        plan({"a": {"merge": {"target": "{target}", **merge}}})
+    assert said in error.value.line()
+
+
 def test_a_soup_is_the_trainings_of_other_seeds_merged_once():
     soup = {"merge": {"adapters": ["{target}"], "seeds": [1, 2, 3], "method": "product"}}
     graph = plan({"own": {"adapter": "{target}"}, "soup": soup}, seeds=[1, 2])

@@ -1,5 +1,6 @@
 """The adapter's file format: every way it can be written, and every way it can be broken."""
 
+import hashlib
 import json
 import math
 import pickle
@@ -11,9 +12,9 @@ from safetensors.numpy import load_file, save_file
 
 from recmerge.errors import ArtifactError
 from recmerge.lm.adapter_file import AdapterFile, is_adapter
-from recmerge.lm.adapter_write import AdapterShape, ModelCard, target_modules_of, write_adapter
-from recmerge.lm.tensor_file import TensorFile, TensorWriter, narrow, widen
-from tests.merging.tiny import Q, V, random_lora, write_lora
+from recmerge.lm.adapter_write import AdapterLayout, AdapterShape, ModelCard, target_modules_of
+from recmerge.lm.tensor_file import TensorFile, TensorWriter, narrow, unit_roundoff, widen
+from tests.merging.tiny import Q, V, random_lora, stream_lora, write_lora
 
 B = [[1, 2], [3, 4], [5, 6]]
 A = [[1, 0], [0, 2]]
@@ -145,9 +146,9 @@ def test_a_rank_other_than_the_configs_is_refused(tmp_path: Path) -> None:
 
 def test_a_changed_file_is_known_by_its_card(tmp_path: Path) -> None:
     folder = tmp_path / "merged"
-    shape = AdapterShape("some/base", ["q_proj"])
-    write_adapter(folder, {Q: (np.array(B, float), np.array(A, float))}, shape, "F32", {"schema": 1, "kind": "adapter"}, ModelCard("x", "y"))
+    digest = stream_lora(folder, {Q: (B, A)}, AdapterShape("some/base", ["q_proj"]), card={"schema": 1, "kind": "adapter"})
     AdapterFile(folder).verify()
+    assert digest == AdapterFile(folder).sha256 == hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
     data = bytearray((folder / WEIGHTS).read_bytes())
     data[-1] ^= 1
     (folder / WEIGHTS).write_bytes(data)
@@ -155,10 +156,9 @@ def test_a_changed_file_is_known_by_its_card(tmp_path: Path) -> None:
 
 
 def test_write_adapter_pads_to_one_rank_and_repeats_its_bytes(tmp_path: Path) -> None:
-    modules = {Q: (np.array(B, float), np.array(A, float)), V: (np.array([[7.0]]), np.array([[8.0, 9.0]]))}
+    modules = {Q: (B, A), V: ([[7.0]], [[8.0, 9.0]])}
     for name in ("one", "two"):
-        rank = write_adapter(tmp_path / name, modules, AdapterShape("some/base", ["q_proj", "v_proj"]), "F32", {"schema": 1}, ModelCard("Title", "Body"))
-        assert rank == 2
+        stream_lora(tmp_path / name, modules, AdapterShape("some/base", ["q_proj", "v_proj"]), rank=2, readme=ModelCard("Title", "Body"))
     for path in (tmp_path / "one").iterdir():
         assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes()
     adapter = AdapterFile(tmp_path / "one")
@@ -174,8 +174,15 @@ def test_write_adapter_pads_to_one_rank_and_repeats_its_bytes(tmp_path: Path) ->
 
 
 def test_numbers_beyond_float16_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ArtifactError, match="float16"):
-        write_adapter(tmp_path / "a", {Q: (np.array([[1e6]]), np.array([[1.0]]))}, AdapterShape(None, ["q_proj"]), "F16", {"schema": 1}, ModelCard("x", "y"))
+    layout = AdapterLayout({Q: (1, 1)}, 1, "F16")
+    with pytest.raises(ArtifactError, match=f"{Q} .*float16"):
+        layout.round(Q, np.array([[1e6]]))
+    assert layout.round(Q, np.array([[65504.0]])) == 65504.0  # the largest
+
+
+def test_a_file_that_ends_before_its_header_says_is_noticed(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="4 bytes fewer"), TensorWriter(tmp_path / "x.safetensors", {"w": ("F32", (2,))}, {}) as out:
+        out.write(np.zeros(1, np.float32))
 
 
 def test_target_modules_are_suffixes_or_full_names(tmp_path: Path) -> None:
@@ -221,3 +228,47 @@ def test_quantised_tensors_are_refused(tmp_path: Path) -> None:
     save_file({"w": np.ones((2, 2), np.int8)}, tmp_path / "q.safetensors")
     with pytest.raises(ArtifactError, match="I8"):
         TensorFile(tmp_path / "q.safetensors").read("w")
+
+
+def test_rows_and_pieces_are_those_of_the_whole(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).normal(size=(700, 1000)).astype(np.float32)  # some three pieces
+    save_file({"w": values, "n": np.arange(5)}, tmp_path / "x.safetensors")
+    file = TensorFile(tmp_path / "x.safetensors")
+    assert np.array_equal(file.rows("w", 0, 3), values[:3])
+    assert np.array_equal(file.rows("w", 698, 900), values[698:])
+    pieces = list(file.pieces("w"))
+    assert len(pieces) == 3
+    assert np.concatenate(pieces).tobytes() == values.tobytes()
+    assert np.array_equal(np.concatenate(list(file.floats("w"))), values.ravel())
+    assert file.read_narrow("w").dtype == np.float32
+    assert file.scan() == (hashlib.sha256((tmp_path / "x.safetensors").read_bytes()).hexdigest(), None)
+
+
+@pytest.mark.parametrize("dtype", ["F64", "F32", "F16", "BF16"])
+@pytest.mark.parametrize("bad", [math.nan, -math.inf])
+def test_a_scan_finds_the_first_number_that_is_none(tmp_path: Path, dtype: str, bad: float) -> None:
+    values = np.ones(600_000)
+    values[-1] = bad
+    with TensorWriter(tmp_path / "x.safetensors", {"good": (dtype, (2,)), "bad": (dtype, (600_000,)), "worse": (dtype, (1,))}, {}) as out:
+        for part in (np.array([0.0, 6e4]), values, np.array([bad])):
+            out.write(narrow(part, dtype))
+    assert TensorFile(tmp_path / "x.safetensors").scan()[1] == "bad"
+
+
+def test_an_open_file_is_the_one_that_was_checked(tmp_path: Path) -> None:
+    adapter = AdapterFile(write_lora(tmp_path / "a", {Q: (B, A)}))
+    other = write_lora(tmp_path / "b", {Q: ([[9, 9]] * 3, A)})
+    (other / WEIGHTS).replace(tmp_path / "a" / WEIGHTS)
+    assert adapter.factors(Q)[0].tolist() == B
+    assert adapter.sha256 != AdapterFile(tmp_path / "a").sha256
+
+
+@pytest.mark.parametrize("dtype", ["F32", "F16", "BF16"])
+def test_no_rounding_is_larger_than_the_unit_roundoff(dtype: str) -> None:
+    draw = np.random.default_rng(0)
+    values = draw.normal(size=100_000) * 2.0 ** draw.integers(-30, 15, 100_000)
+    relative, least = unit_roundoff(dtype)
+    off = np.abs(widen(narrow(values, dtype), dtype).astype(np.float64) - values)
+    allowed = relative * np.abs(values) * (1 + 2.0**-10) + least
+    assert (off <= allowed).all()
+    assert (off > allowed / 2).any()  # and it is no looser than that

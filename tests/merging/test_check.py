@@ -1,5 +1,6 @@
 """What is refused or warned of before a merge, and what is compared after it."""
 
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,13 @@ from safetensors.numpy import load_file, save_file
 
 from recmerge.errors import ArtifactError, UsageError
 from recmerge.lm.adapter_file import AdapterFile
-from recmerge.lm.adapter_write import AdapterShape, ModelCard, write_adapter
+from recmerge.lm.adapter_write import AdapterShape
 from recmerge.merging import METHODS
 from recmerge.merging.check import check_adapters, check_bases, check_weights, check_written
 from recmerge.merging.combine import Merged
 from recmerge.merging.parts import LowRank
-from recmerge.merging.report import inference_cost, module_report, summarise
-from tests.merging.tiny import Q, V, random_lora, write_lora
+from recmerge.merging.report import inference_cost, module_report, report_text, summarise
+from tests.merging.tiny import Q, V, random_lora, stream_lora, write_lora
 
 
 def opened(tmp_path: Path, *settings: dict[str, Any]) -> list[AdapterFile]:
@@ -118,20 +119,23 @@ def test_adapters_without_a_base_are_told_of(tmp_path: Path) -> None:
     assert "a1 does not name its base" in told[0]
 
 
-def test_written_is_compared_bit_for_bit(tmp_path: Path) -> None:
-    meant = {Q: LowRank(np.array([[0.1], [2.0]]), np.array([[3.0, 0.7]]))}
+def test_written_is_compared_with_what_was_handed_to_the_file(tmp_path: Path) -> None:
     folder = tmp_path / "a"
-    write_adapter(folder, {Q: (meant[Q].B, meant[Q].A)}, AdapterShape("b", ["q_proj"]), "F32", {"schema": 1}, ModelCard("x", "y"))
-    check_written(AdapterFile(folder), meant, "F32")
-    (folder / "recmerge.json").unlink()  # so that only the comparison can notice
+    digest = stream_lora(folder, {Q: ([[0.1], [2.0]], [[3.0, 0.7]])}, AdapterShape("b", ["q_proj"]))
+    check_written(AdapterFile(folder), [Q], digest)
+    with pytest.raises(ArtifactError, match=V):
+        check_written(AdapterFile(folder), [Q, V], digest)
+    config = json.loads((folder / "adapter_config.json").read_text())
+    (folder / "adapter_config.json").write_text(json.dumps({**config, "lora_alpha": 2}))
+    with pytest.raises(ArtifactError, match=f"{Q} has scaling 2"):
+        check_written(AdapterFile(folder), [Q], digest)
+    (folder / "adapter_config.json").write_text(json.dumps(config))
     weights = folder / "adapter_model.safetensors"
     tensors = load_file(weights)
     key = f"base_model.model.{Q}.lora_B.weight"
     save_file({**tensors, key: np.nextafter(tensors[key], 9, dtype=np.float32)}, weights)
-    with pytest.raises(ArtifactError, match="not what was meant"):
-        check_written(AdapterFile(folder), meant, "F32")
-    with pytest.raises(ArtifactError, match=V):
-        check_written(AdapterFile(folder), {**meant, V: meant[Q]}, "F32")
+    with pytest.raises(ArtifactError, match="not what was written"):
+        check_written(AdapterFile(folder), [Q], digest)
 
 
 def test_report_by_hand(tmp_path: Path) -> None:
@@ -147,9 +151,35 @@ def test_report_by_hand(tmp_path: Path) -> None:
     assert summary["energy_lost"] == pytest.approx(1 - 4 / 10)  # kept 2 of 8, and 2 of 2
     assert summary["max_relative_error"] == 3e-8
     assert summary["kept"] == [6, 2]
+
+
+def test_cosines_of_whole_task_vectors_by_hand() -> None:
+    # 1: norms 3 and 4, cosine 0.5; 2: norms 4 and 3, cosine -0.5; whole: norms 5 and 5, cosine (6 - 6) / 25
+    def row(norms: list[float], cosine: float, conflict: float | None) -> dict[str, Any]:
+        pair = [[1, cosine], [cosine, 1]]
+        signs = [[0, conflict], [conflict, 0]]
+        return {"norms": norms, "cosine": pair, "sign_conflict": signs, "weighted_sign_conflict": signs, "merged_norm": 1.0, "energy_lost": 0.0}
+
+    found = summarise({"a": row([3.0, 4.0], 0.5, 0.25), "b": row([4.0, 3.0], -0.5, 0.75)}, 2)
+    np.testing.assert_allclose(found["cosine"], [[1, 0], [0, 1]], atol=1e-15)
+    assert (found["mean_cosine"], found["sign_conflict"][0][1]) == (0.0, 0.5)
+    assert summarise({"a": row([3.0, 4.0], 0.5, 0.25), "b": row([4.0, 0.0], math.nan, None)}, 2)["weighted_sign_conflict"][0][1] == 0.25  # known only there
+
+
+def test_cost_at_inference_by_hand(tmp_path: Path) -> None:
     adapters = [AdapterFile(write_lora(tmp_path, {"m1": (np.ones((3, 2)), np.ones((2, 4)))}))]
-    assert inference_cost(adapters, {"m1": {"rank": 5}}, False) == {"added_parameters": 35, "largest_input_parameters": 14}
-    assert inference_cost(adapters, {"m1": {"rank": 5}}, True)["added_parameters"] == 0
+    cost = inference_cost(adapters, 5)
+    assert cost.pop("latency").keys() == {"out", "in", "rank", "tokens", "base_ms", "merged_ms"}
+    # 3 x 4 numbers, one product and one sum each; rank 5 times 3 + 4
+    assert cost == {"rank": 5, "added_parameters": 35, "largest_input_parameters": 14, "base_flops_per_token": 24, "added_flops_per_token": 70}
+    assert inference_cost(adapters, 0)["added_parameters"] == 0
+
+
+def test_a_report_has_one_line_per_module_and_reads_back() -> None:
+    report = {"schema": 2, "method": 'a "modules": {} b', "modules": {'m"1': {"rank": 1, "norms": [0.5]}, "m2": {"rank": 2, "norms": [None]}}}
+    text = report_text(report)
+    assert json.loads(text) == report
+    assert '    "m2": {"rank": 2, "norms": [null]}\n' in text
 
 
 def test_a_zero_task_vector_has_no_cosine() -> None:

@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save_file
 
+from recmerge.lm.adapter_write import AdapterLayout, AdapterShape, ModelCard, write_adapter
 from recmerge.merging import METHODS
 from recmerge.merging.combine import Merger
-from recmerge.merging.parts import Dense, LoraFactors
+from recmerge.merging.parts import Dense, LoraFactors, LowRank
 from recmerge.merging.recipe import Recipe
+from recmerge.merging.rounding import round_factors
 
 Q = "model.layers.0.self_attn.q_proj"
 V = "model.layers.0.self_attn.v_proj"
@@ -53,6 +55,22 @@ def random_lora(folder: Path, seed: int, rank: int = 2, modules: Sequence[str] =
     return write_lora(folder, {m: (draw.normal(size=(out, rank)), draw.normal(size=(rank, width))) for m in modules}, **more)
 
 
+def stream_lora(
+    folder: Path,
+    modules: Mapping[str, tuple[Matrix, Matrix]],
+    shape: AdapterShape,
+    rank: int = 0,
+    dtype: str = "F32",
+    card: Mapping[str, Any] | None = None,
+    readme: ModelCard | None = None,
+) -> str:
+    """Write an adapter by recmerge's own writer: module -> (B, A)."""
+    meant = {m: LowRank(np.array(b, np.float64), np.array(a, np.float64)) for m, (b, a) in modules.items()}
+    layout = AdapterLayout({m: (d.height, d.A.shape[1]) for m, d in meant.items()}, rank or max(d.rank for d in meant.values()), dtype)
+    factors = ((m, round_factors(layout, m, meant[m]).stored) for m in layout.modules)
+    return write_adapter(folder, layout, factors, shape, card or {"schema": 1}, readme or ModelCard("x", "y"))
+
+
 class Loose:
     """An adapter that lies nowhere: module -> factors; what merging asks of an `AdapterFile`."""
 
@@ -67,6 +85,8 @@ class Loose:
 
     def factors(self, module: str) -> tuple[Matrix, Matrix]:
         return self._modules[module].B, self._modules[module].A
+
+    narrow_factors = factors
 
     def scaling(self, module: str) -> float:
         return self._modules[module].scaling

@@ -54,6 +54,13 @@ def dense(folder: Path, module: str) -> np.ndarray:
     return adapter.scaling(module) * b @ a
 
 
+def timeless_report(folder: Path) -> dict[str, Any]:
+    """Read a merge report without the one entry that is a measured time."""
+    report = json.loads((folder / "merge_report.json").read_text())
+    assert set(report["inference"].pop("latency")) == {"out", "in", "rank", "tokens", "base_ms", "merged_ms"}
+    return report
+
+
 @pytest.fixture
 def pair(workspace: Workspace) -> tuple[Path, Path]:
     return random_lora(workspace.root / "a", 1, rank=2, lora_alpha=4), random_lora(workspace.root / "b", 2, rank=3, lora_alpha=3, use_rslora=True)
@@ -179,18 +186,48 @@ def test_two_merges_of_the_same_adapters_hold_the_same_bytes(pair: tuple[Path, P
     for name in ("one", "two"):
         assert cli("merge", "--adapters", "a,b", "--rank-out", "svd:3", "--name", name)[0] == 0
     one, two = (workspace.root / f"runs/merge/{n}/v001" for n in ("one", "two"))
-    for path in ("adapter/adapter_model.safetensors", "adapter/adapter_config.json", "adapter/recmerge.json", "merge_report.json"):
+    for path in ("adapter/adapter_model.safetensors", "adapter/adapter_config.json", "adapter/recmerge.json"):
         assert (one / path).read_bytes() == (two / path).read_bytes()
+    assert timeless_report(one) == timeless_report(two)
+    assert cli("merge", "--adapters", "a,b", "--rank-out", "svd:3", "--name", "one", "--again")[0] == 0
+    contents = [json.loads((run / "manifest.json").read_text())["content_sha256"] for run in (one, one.with_name("v002"))]
+    assert contents[0] == contents[1]  # though the reports hold two times: what is made of either is the same
 
 
-def test_check_reports_and_writes_nothing(pair: tuple[Path, Path], workspace: Workspace, cli: Cli) -> None:
-    before = sorted(workspace.root.rglob("*"))
-    code, out, _ = cli("merge", "--adapters", "a,b", "--rank-out", "svd:1", "--check", "--json")
+def test_check_reports_and_merges_nothing(pair: tuple[Path, Path], workspace: Workspace, cli: Cli) -> None:
+    words = ["merge", "--adapters", "a,b", "--rank-out", "svd:1"]
+    code, out, _ = cli(*words, "--check", "--json")
     assert code == 0
-    report = json.loads(out)
-    assert report["modules"][Q]["energy_lost"] > 0
-    code, out, _ = cli("merge", "--adapters", "a,b", "--check")
+    answer = json.loads(out)
+    assert answer["modules"][Q]["energy_lost"] > 0
+    folder = Path(answer["run_dir"])
+    assert folder.parent == workspace.root / "runs/check"
+    assert [Path(o["path"]).name for o in answer["outputs"]] == ["merge_report.json", "merge_report.html"]
+    report = json.loads((folder / "merge_report.json").read_text())
+    assert report == {k: answer[k] for k in report}
+    assert sorted(p.name for p in (workspace.root / "runs").iterdir()) == ["check"]
+    assert "Energy lost to truncation" in (folder / "merge_report.html").read_text()
+    code, out, _ = cli(*words, "--check", "--name", "look")
     assert Q in out
+    assert str(workspace.root / "runs/check/look/merge_report.html") in out
+    assert json.loads(cli("runs", "list", "--json")[1])["runs"] == []  # it is no run
+    assert cli(*words, "--name", "m")[0] == 0
+    merged = timeless_report(workspace.root / "runs/merge/m/v001")
+    checked = timeless_report(workspace.root / "runs/check/look")
+    for row in merged["modules"].values():
+        del row["relative_error"]  # what only writing shows
+    assert merged["modules"] == checked["modules"]
+    assert merged["summary"]["cosine"] == checked["summary"]["cosine"]
+
+
+def test_check_writes_where_it_is_told(pair: tuple[Path, Path], workspace: Workspace, cli: Cli) -> None:
+    words = ["merge", "--adapters", "a,b", "--check"]
+    assert cli(*words, "--out", "here")[0] == 0
+    assert sorted(p.name for p in (workspace.root / "here").iterdir()) == ["merge_report.html", "merge_report.json"]
+    one_line(cli(*words, "--out", "here"), 7, "here exists", "--force")
+    assert cli(*words, "--out", "here", "--force")[0] == 0
+    before = sorted(workspace.root.rglob("*"))
+    assert cli(*words, "--dry-run")[0] == 0
     assert sorted(workspace.root.rglob("*")) == before
 
 

@@ -13,6 +13,7 @@ import recmerge
 from recmerge.errors import printable
 from recmerge.evaluation.report.charts import Bar, Line, Reference, bar_chart, line_chart
 from recmerge.evaluation.report.graph import Node, lineage_chart
+from recmerge.evaluation.report.heat import heat_map
 
 _TEMPLATE = "report.html.j2"
 
@@ -131,7 +132,37 @@ class Lineage:
         return Markup(lineage_chart(self.nodes, self.edges, self.columns))  # noqa: S704
 
 
-Section = Note | Table | BarChart | LineChart | Lineage
+@dataclass(frozen=True)
+class HeatMap:
+    """Numbers by row and column as coloured cells; see `heat.heat_map`.
+
+    Args:
+        title: Its heading.
+        rows: Names, from top to bottom.
+        columns: Names, from left to right.
+        values: One number per row and column; None: there is none.
+        low: The value without colour; below zero: full colour on the negative side.
+        high: The value of full colour.
+        note: What the colours mean.
+        decimals: Of the numbers.
+    """
+
+    title: str
+    rows: Sequence[str]
+    columns: Sequence[str]
+    values: Sequence[Sequence[float | None]]
+    low: float = 0.0
+    high: float = 1.0
+    note: str = ""
+    decimals: int = 2
+
+    @property
+    def svg(self) -> Markup:
+        """The drawing; every text in it is escaped."""
+        return Markup(heat_map(self.rows, self.columns, self.values, self.low, self.high, self.decimals))  # noqa: S704
+
+
+Section = Note | Table | BarChart | LineChart | Lineage | HeatMap
 
 
 def render_report(title: str, sections: Sequence[Section], *, subtitle: str = "", facts: Sequence[tuple[str, str]] = (), footer: str = "") -> str:

@@ -3,7 +3,6 @@
 import json
 import math
 import shutil
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,13 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recmerge.errors import ArtifactError, ResourceError
-from recmerge.lm.tensor_file import DTYPES, TensorFile, TensorWriter, narrow, stored_type, widen
-from recmerge.merging.parts import Delta, Dense
+from recmerge.lm.tensor_file import DTYPES, TensorFile, TensorWriter, narrow, stored_type, widen, width_of
+from recmerge.merging.parts import Delta, Dense, Matrix
+from recmerge.merging.side_by_side import side_by_side
+from recmerge.merging.tiles import outer
 
 _INDEX = "model.safetensors.index.json"
 _NOT_COPIED = {".safetensors", ".bin", ".pt", ".pth", ".pkl", ".msgpack", ".h5", ".gguf", ".onnx", ".py", ".md"}
 _SMALL_FLOATS = ("F32", "F16", "BF16", "F64")
-_ROWS = 2048  # rows added at once: bounds the float64 copies of a large weight
+_ENTRIES = 2**18  # of a weight that a thread adds to at once: bounds its float64 copies
 _TRANSPOSED_TYPES = ("gpt2", "openai-gpt", "imagegpt", "decision_transformer")  # models built of Conv1D
 
 
@@ -42,11 +43,11 @@ class Folded:
 
     Args:
         errors: module -> what its cast lost.
-        checksums: tensor -> CRC-32 of its bytes as they were handed to the file.
+        sha256: file name -> hash of what was handed to the file.
     """
 
     errors: dict[str, FoldError] = field(default_factory=dict)
-    checksums: dict[str, int] = field(default_factory=dict)
+    sha256: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -139,9 +140,10 @@ def fold(
     out: Path,
     dtype: str | None = None,
 ) -> Folded:
-    """Write a model whose weights hold the merged changes, one shard and one tensor at a time.
+    """Write a model whose weights hold the merged changes, one shard, one tensor and one block of rows at a time.
 
-    Sums are formed in float64 and rounded once. Tensors that no module changes, tied embeddings among them, are copied.
+    Sums are formed in float64 and rounded once. Tensors that no module changes, tied embeddings among them, are copied. A block is
+    some 2^18 numbers, so memory does not grow with the model; of a rule of full rank it holds one weight's change, in float32.
 
     Source: LoRA (Hu et al. 2021, section 4.1): W = W0 + B A.
     Departures: one rounding at the end, where the usual code rounds after each adapter.
@@ -154,7 +156,7 @@ def fold(
         dtype: "float32", "bfloat16" or "float16" for all float tensors; None keeps each tensor's own.
 
     Returns:
-        What each cast lost, and checksums for `check_folded`.
+        What each cast lost, and hashes for `check_folded`.
 
     Raises:
         ArtifactError: A weight to change is quantised or does not fit `dtype`.
@@ -168,60 +170,74 @@ def fold(
         layout = {t: (_target(shard, t, dtype), info.shape) for t, info in shard.tensors.items()}
         with TensorWriter(out / name, layout, shard.metadata) as writer:
             for tensor, (kind, _) in layout.items():
-                if tensor not in matches:
-                    stored = shard.raw(tensor) if kind == shard.tensors[tensor].dtype else narrow(shard.read(tensor), kind)
-                else:
+                if tensor in matches:
                     module, flip = matches[tensor]
-                    stored, result.errors[module] = _add(shard.read(tensor), delta_of(module), flip, kind, module)
-                writer.write(stored)
-                result.checksums[tensor] = zlib.crc32(np.ascontiguousarray(stored).data)
-                total += stored.nbytes
+                    result.errors[module] = _add(writer, shard, tensor, _rows_of(delta_of(module), flip), kind, module)
+                else:
+                    _copy(writer, shard, tensor, kind)
+        result.sha256[name] = writer.sha256
+        total += sum(math.prod(shape) * width_of(kind) for kind, shape in layout.values())
     _copy_rest(base, out, dtype, total)
     return result
 
 
-def check_folded(folder: Path, checksums: Mapping[str, int]) -> None:
+def check_folded(folder: Path, sha256: Mapping[str, str]) -> None:
     """Read a folded model back and compare it with what was written.
 
     Args:
         folder: The model's folder.
-        checksums: From `fold`.
+        sha256: From `fold`.
 
     Raises:
-        ArtifactError: A tensor is missing, extra or different.
+        ArtifactError: A file is missing, extra or different.
     """
-    found = {t: zlib.crc32(f.raw(t).data) for f in open_base(folder).files.values() for t in f.tensors}
-    odd = sorted(t for t in {*found, *checksums} if found.get(t) != checksums.get(t))
+    found = {name: file.scan()[0] for name, file in open_base(folder).files.items()}
+    odd = sorted(name for name in {*found, *sha256} if found.get(name) != sha256.get(name))
     if odd:
-        raise ArtifactError(f"{len(odd)} tensors of the folded model are not what was written: {', '.join(odd[:3])}", fix="check the disk and merge again")
+        raise ArtifactError(f"{len(odd)} files of the folded model are not what was written: {', '.join(odd[:3])}", fix="check the disk and merge again")
 
 
-def _add(weight: NDArray[np.float64], delta: Delta, flip: bool, kind: str, module: str) -> tuple[NDArray[np.generic], FoldError]:
-    """Add a change (or its transpose) to a weight and round once; rows in blocks."""
-    change = _rows_of(delta, flip)
-    stored = np.empty(weight.shape, narrow(np.zeros(1), kind).dtype)
-    lost = exact = added = 0.0
-    for i in range(0, weight.shape[0], _ROWS):
-        rows = slice(i, i + _ROWS)
-        step = change(rows)
-        new = weight[rows] + step
-        stored[rows] = narrow(new, kind)
-        back = widen(stored[rows], kind)
+def _copy(writer: TensorWriter, shard: TensorFile, tensor: str, kind: str) -> None:
+    """Write a tensor as it is, or rounded to another dtype."""
+    same = kind == shard.tensors[tensor].dtype
+    for piece in shard.pieces(tensor) if same else (narrow(p, kind) for p in shard.floats(tensor)):
+        writer.write(piece)
+
+
+def _add(writer: TensorWriter, shard: TensorFile, tensor: str, change: Callable[[slice], Matrix], kind: str, module: str) -> FoldError:
+    """Write a weight plus its change, rounded once, block of rows by block of rows."""
+    height, width = shard.tensors[tensor].shape
+
+    def block(start: int) -> tuple[NDArray[np.generic], tuple[float, float, float]]:
+        stop = min(start + rows, height)
+        step = change(slice(start, stop))
+        new = shard.rows(tensor, start, stop) + step
+        stored = narrow(new, kind)
+        back = widen(stored, kind)
         if not np.isfinite(back).all():
             raise ArtifactError(f"module {module}: the folded weight does not fit {kind}", fix="use --dtype float32 or bfloat16")
-        lost += float(np.sum((back - new) ** 2))
-        exact += float(np.sum(new**2))
-        added += float(np.sum(step**2))
-    return stored, FoldError(math.sqrt(lost / exact) if exact else 0.0, math.sqrt(lost / added) if added else 0.0)
+        return stored, (_energy(back - new), _energy(new), _energy(step))
+
+    rows = max(1, _ENTRIES // width)
+    sums = np.zeros(3)
+    for stored, energies in side_by_side(block, range(0, height, rows)):
+        writer.write(stored)
+        sums += energies
+    lost, exact, added = sums
+    return FoldError(math.sqrt(lost / exact) if exact else 0.0, math.sqrt(lost / added) if added else 0.0)
 
 
-def _rows_of(delta: Delta, flip: bool) -> Callable[[slice], NDArray[np.float64]]:
+def _energy(block: Matrix) -> float:
+    return float(np.einsum("ij,ij->", block, block))
+
+
+def _rows_of(delta: Delta, flip: bool) -> Callable[[slice], Matrix]:
     """Return what forms rows of a change, or of its transpose, in float64."""
     if isinstance(delta, Dense):
         matrix = delta.matrix.T if flip else delta.matrix
         return lambda rows: matrix[rows].astype(np.float64)
     left, right = (delta.A.T, delta.B.T) if flip else (delta.B, delta.A)
-    return lambda rows: left[rows] @ right
+    return lambda rows: outer(left[rows], right)
 
 
 def _target(shard: TensorFile, tensor: str, dtype: str | None) -> str:

@@ -2,25 +2,26 @@
 
 import numpy as np
 
-from recmerge.merging.parts import Matrix
+from recmerge.merging.parts import Floats, Matrix
 from recmerge.merging.tiles import times
 
 _ROWS, _COLUMNS = 128, 64  # of the pieces that go to LAPACK
 
 
-def thin_qr(tall: Matrix) -> tuple[Matrix, Matrix]:
+def thin_qr(tall: Floats) -> tuple[Matrix, Matrix]:
     """Return the reduced QR of a tall matrix: panels of columns, each in blocks of rows.
 
     Source: TSQR (Demmel, Grigori, Hoemmen, Langou 2012) within block Gram-Schmidt with reorthogonalisation.
 
     Args:
-        tall: (n, R), float64.
+        tall: (n, R), of any float type.
 
     Returns:
-        Q (n, min(n, R)) with orthonormal columns, and R with Q @ R = tall.
+        Q (n, min(n, R)) with orthonormal columns, and R with Q @ R = tall, in float64.
     """
-    n, width = tall.shape
-    return np.linalg.qr(tall) if n <= max(_ROWS, 2 * width) else extend_qr(np.zeros((n, 0)), tall)
+    wide = tall.astype(np.float64, copy=False)
+    n, width = wide.shape
+    return np.linalg.qr(wide) if n <= max(_ROWS, 2 * width) else extend_qr(np.zeros((n, 0)), wide)
 
 
 def extend_qr(basis: Matrix, tall: Matrix) -> tuple[Matrix, Matrix]:

@@ -1,0 +1,194 @@
+"""Merging four Qwen2-7B-shaped LoRA adapters of rank 16 and random values, beside copying the same bytes and beside peft.
+
+    python tests/bench/bench_merge.py [--layers 28] [--repeats 3] [--folder DIR]
+
+Needs some 3 GB of disk at 28 layers. Times of recmerge are of the whole command, without the start-up that a merge of two tiny adapters shows.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from recmerge.lm.tensor_file import TensorWriter
+
+HIDDEN, INTER, KV, RANK, SCALED = 3584, 18944, 512, 16, 32
+SHAPES = {
+    "self_attn.q_proj": (HIDDEN, HIDDEN),
+    "self_attn.k_proj": (KV, HIDDEN),
+    "self_attn.v_proj": (KV, HIDDEN),
+    "self_attn.o_proj": (HIDDEN, HIDDEN),
+    "mlp.gate_proj": (INTER, HIDDEN),
+    "mlp.up_proj": (INTER, HIDDEN),
+    "mlp.down_proj": (HIDDEN, INTER),
+}
+N_ADAPTERS, FULL_LAYERS = 4, 28
+WEIGHTS = "adapter_model.safetensors"
+_PEFT = """
+import sys, time
+import torch
+from peft import PeftModel
+
+def shell(modules):
+    root = torch.nn.Module()
+    for name, out, width in modules:
+        at = root
+        *path, last = name.split(".")
+        for part in path:
+            at.add_module(part, torch.nn.Module()) if part not in at._modules else None
+            at = at._modules[part]
+        linear = torch.nn.Linear(1, 1, bias=False)
+        linear.in_features, linear.out_features = width, out
+        linear.weight = torch.nn.Parameter(torch.zeros(1, 1).expand(out, width), requires_grad=False)  # of no memory
+        at.add_module(last, linear)
+    return root
+
+rule, out, modules, *folders = sys.argv[1:]
+modules = [(name, int(a), int(b)) for name, a, b in (m.split(":") for m in modules.split(","))]
+start = time.perf_counter()
+model = PeftModel.from_pretrained(shell(modules), folders[0], adapter_name="a0")
+names = ["a0"]
+for i, folder in enumerate(folders[1:], 1):
+    names.append(f"a{i}")
+    model.load_adapter(folder, names[-1])
+middle = time.perf_counter()
+with torch.no_grad():
+    model.add_weighted_adapter(names, [1 / len(names)] * len(names), "merged", combination_type=rule, **({"svd_rank": 16} if rule == "svd" else {}))
+merged = time.perf_counter()
+model.save_pretrained(out, selected_adapters=["merged"], save_embedding_layers=False)
+print("seconds", middle - start, merged - middle, time.perf_counter() - merged)
+"""
+
+
+def write_adapter(folder: Path, seed: int, modules: dict[str, tuple[int, int]]) -> None:
+    """Write an adapter as peft would, tensor by tensor."""
+    folder.mkdir(parents=True)
+    draw = np.random.default_rng(seed)
+    layout: dict[str, tuple[str, tuple[int, int]]] = {}
+    for name, (out, width) in sorted(modules.items()):
+        layout[f"base_model.model.{name}.lora_A.weight"] = ("F32", (RANK, width))
+        layout[f"base_model.model.{name}.lora_B.weight"] = ("F32", (out, RANK))
+    with TensorWriter(folder / WEIGHTS, layout, {"format": "pt"}) as file:
+        for _, shape in layout.values():
+            file.write(0.02 * draw.standard_normal(shape, dtype=np.float32))
+    config = {
+        "peft_type": "LORA",
+        "task_type": None,  # peft asks a causal model for a method that a shell of linear layers does not have
+        "base_model_name_or_path": "Qwen/Qwen2-7B-Instruct",
+        "r": RANK,
+        "lora_alpha": SCALED,
+        "target_modules": sorted({name.rpartition(".")[2] for name in modules}),
+    }
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+
+
+def copy(sources: list[Path], target: Path) -> None:
+    """Read, hash and write the same bytes, as plainly as it can be done."""
+    digest = hashlib.sha256()
+    with target.open("wb") as out:
+        for path in sources:
+            with path.open("rb") as f:
+                while piece := f.read(2**20):
+                    digest.update(piece)
+                    out.write(piece)
+
+
+def child(words: list[str]) -> tuple[float, int, str]:
+    """Run a command; returns its seconds, its peak memory in bytes, and what it printed."""
+    start = time.perf_counter()
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+        process = subprocess.Popen(words, stdout=out, stderr=err)
+        _, status, usage = os.wait4(process.pid, 0)
+        seconds = time.perf_counter() - start
+        process.returncode = os.waitstatus_to_exitcode(status)
+        out.seek(0)
+        err.seek(0)
+        if process.returncode:
+            raise SystemExit(f"{' '.join(words[:6])} ... failed:\n{err.read()[-2000:]}")
+        return seconds, usage.ru_maxrss * 1024, out.read()
+
+
+def best(work: Callable[[], float], repeats: int) -> float:
+    return min(work() for _ in range(repeats))
+
+
+def show(what: str, seconds: float, copied: float, note: str = "") -> None:
+    print(f"{what:44} {seconds:8.2f} s {seconds / copied:7.2f} x copying  {note}", flush=True)
+
+
+def ours(folder: Path, adapters: list[Path], rank_out: str) -> tuple[float, int]:
+    """Time one whole `recmerge merge`."""
+    names = ",".join(map(str, adapters))
+    words = ["merge", "--adapters", names, "--method", "product", "--rank-out", rank_out, "--name", "m", "--workspace", str(folder), "--again", "--quiet"]
+    seconds, memory, _ = child([sys.executable, "-m", "recmerge", *words])
+    return seconds, memory
+
+
+def theirs(folder: Path, adapters: list[Path], rule: str, modules: dict[str, tuple[int, int]]) -> tuple[list[float], int]:
+    """Time peft: loading the adapters, merging, saving."""
+    listed = ",".join(f"{name}:{out}:{width}" for name, (out, width) in modules.items())
+    _, memory, text = child([sys.executable, "-c", _PEFT, rule, str(folder / f"peft-{rule}"), listed, *map(str, adapters)])
+    return [float(v) for v in text.split("seconds")[-1].split()], memory
+
+
+def bench(folder: Path, n_layers: int, repeats: int) -> None:
+    modules = {f"model.layers.{i}.{part}": shape for i in range(n_layers) for part, shape in SHAPES.items()}
+    adapters = [folder / f"a{i}" for i in range(N_ADAPTERS)]
+    for i, path in enumerate(adapters):
+        write_adapter(path, i, modules)
+    files = [path / WEIGHTS for path in adapters]
+    size = sum(f.stat().st_size for f in files)
+    fewer = "" if n_layers == FULL_LAYERS else f", {n_layers} of its {FULL_LAYERS} layers"
+    print(f"four adapters of rank {RANK}, float32, all linear layers of Qwen2-7B{fewer}: {size / 1e6:.0f} MB; best of {repeats}")
+
+    def timed_copy() -> float:
+        start = time.perf_counter()
+        copy(files, folder / "copy.bin")
+        return time.perf_counter() - start
+
+    copied = best(timed_copy, repeats)
+    show("read, hash and write the same bytes", copied, copied)
+    tiny = [folder / "t0", folder / "t1"]
+    for i, path in enumerate(tiny):
+        write_adapter(path, i, {"model.layers.0.self_attn.q_proj": (8, 8)})
+    start_up = best(lambda: ours(folder, tiny, "cat")[0], repeats)
+    print(f"{'start-up of recmerge merge':44} {start_up:8.2f} s   (taken off below)")
+    runs = [ours(folder, adapters, "cat") for _ in range(repeats)]
+    show("recmerge, product, cat", min(s for s, _ in runs) - start_up, copied, f"peak {max(m for _, m in runs) / 1e6:.0f} MB")
+    seconds, memory = ours(folder, adapters, f"svd:{RANK}")
+    show(f"recmerge, product, svd:{RANK}", seconds - start_up, copied, f"peak {memory / 1e6:.0f} MB")
+    for rule in ("cat", "linear"):
+        parts, memory = theirs(folder, adapters, rule, modules)
+        note = f"peak {memory / 1e6:.0f} MB; load {parts[0]:.1f}, merge {parts[1]:.1f}, save {parts[2]:.1f} s" + (
+            "" if rule == "cat" else "; not the weighted sum"
+        )
+        show(f"peft, {rule}", sum(parts), copied, note)
+    small = {"model.layers.0.self_attn.k_proj": SHAPES["self_attn.k_proj"]}
+    singles = [folder / f"k{i}" for i in range(N_ADAPTERS)]
+    for i, path in enumerate(singles):
+        write_adapter(path, i, small)
+    one = theirs(folder, singles, "svd", small)[0][1]
+    least = one * 2 * n_layers
+    show("peft, svd, its k_proj and v_proj alone", least, copied, f"{one:.2f} s for one, times {2 * n_layers}; {5 * n_layers} larger ones not counted")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--layers", type=int, default=FULL_LAYERS)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--folder", type=Path, help="where a temporary folder is made")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="bench-merge-", dir=args.folder) as folder:
+        bench(Path(folder), args.layers, args.repeats)
+
+
+if __name__ == "__main__":
+    main()
