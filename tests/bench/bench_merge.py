@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -101,8 +101,18 @@ def copy(sources: list[Path], target: Path) -> None:
                     out.write(piece)
 
 
-def child(words: list[str]) -> tuple[float, int, str]:
-    """Run a command; returns its seconds, its peak memory in bytes, and what it printed."""
+@dataclass(frozen=True)
+class Ran:
+    """What a process took: seconds, seconds of all cores together, peak memory in bytes; and what it printed."""
+
+    seconds: float
+    cpu: float
+    memory: int
+    text: str
+
+
+def child(words: list[str]) -> Ran:
+    """Run a command to its end."""
     start = time.perf_counter()
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
         process = subprocess.Popen(words, stdout=out, stderr=err)
@@ -113,30 +123,25 @@ def child(words: list[str]) -> tuple[float, int, str]:
         err.seek(0)
         if process.returncode:
             raise SystemExit(f"{' '.join(words[:6])} ... failed:\n{err.read()[-2000:]}")
-        return seconds, usage.ru_maxrss * 1024, out.read()
-
-
-def best(work: Callable[[], float], repeats: int) -> float:
-    return min(work() for _ in range(repeats))
+        return Ran(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024, out.read())
 
 
 def show(what: str, seconds: float, copied: float, note: str = "") -> None:
     print(f"{what:44} {seconds:8.2f} s {seconds / copied:7.2f} x copying  {note}", flush=True)
 
 
-def ours(folder: Path, adapters: list[Path], rank_out: str) -> tuple[float, int]:
-    """Time one whole `recmerge merge`."""
+def ours(folder: Path, adapters: list[Path], rank_out: str, repeats: int) -> Ran:
+    """Time whole `recmerge merge` commands; returns the fastest."""
     names = ",".join(map(str, adapters))
     words = ["merge", "--adapters", names, "--method", "product", "--rank-out", rank_out, "--name", "m", "--workspace", str(folder), "--again", "--quiet"]
-    seconds, memory, _ = child([sys.executable, "-m", "recmerge", *words])
-    return seconds, memory
+    return min((child([sys.executable, "-m", "recmerge", *words]) for _ in range(repeats)), key=lambda ran: ran.seconds)
 
 
-def theirs(folder: Path, adapters: list[Path], rule: str, modules: dict[str, tuple[int, int]]) -> tuple[list[float], int]:
-    """Time peft: loading the adapters, merging, saving."""
+def theirs(folder: Path, adapters: list[Path], rule: str, modules: dict[str, tuple[int, int]]) -> tuple[list[float], Ran]:
+    """Time peft in a process of its own: loading the adapters, merging, saving."""
     listed = ",".join(f"{name}:{out}:{width}" for name, (out, width) in modules.items())
-    _, memory, text = child([sys.executable, "-c", _PEFT, rule, str(folder / f"peft-{rule}"), listed, *map(str, adapters)])
-    return [float(v) for v in text.split("seconds")[-1].split()], memory
+    ran = child([sys.executable, "-c", _PEFT, rule, str(folder / f"peft-{rule}"), listed, *map(str, adapters)])
+    return [float(v) for v in ran.text.split("seconds")[-1].split()], ran
 
 
 def bench(folder: Path, n_layers: int, repeats: int) -> None:
@@ -149,28 +154,25 @@ def bench(folder: Path, n_layers: int, repeats: int) -> None:
     fewer = "" if n_layers == FULL_LAYERS else f", {n_layers} of its {FULL_LAYERS} layers"
     print(f"four adapters of rank {RANK}, float32, all linear layers of Qwen2-7B{fewer}: {size / 1e6:.0f} MB; best of {repeats}")
 
-    def timed_copy() -> float:
-        start = time.perf_counter()
+    def timed_copy() -> tuple[float, float]:
+        start, busy = time.perf_counter(), time.process_time()
         copy(files, folder / "copy.bin")
-        return time.perf_counter() - start
+        return time.perf_counter() - start, time.process_time() - busy
 
-    copied = best(timed_copy, repeats)
-    show("read, hash and write the same bytes", copied, copied)
+    copied, busy = min(timed_copy() for _ in range(repeats))
+    show("read, hash and write the same bytes", copied, copied, f"cpu {busy:.1f} s")
     tiny = [folder / "t0", folder / "t1"]
     for i, path in enumerate(tiny):
         write_adapter(path, i, {"model.layers.0.self_attn.q_proj": (8, 8)})
-    start_up = best(lambda: ours(folder, tiny, "cat")[0], repeats)
-    print(f"{'start-up of recmerge merge':44} {start_up:8.2f} s   (taken off below)")
-    runs = [ours(folder, adapters, "cat") for _ in range(repeats)]
-    show("recmerge, product, cat", min(s for s, _ in runs) - start_up, copied, f"peak {max(m for _, m in runs) / 1e6:.0f} MB")
-    seconds, memory = ours(folder, adapters, f"svd:{RANK}")
-    show(f"recmerge, product, svd:{RANK}", seconds - start_up, copied, f"peak {memory / 1e6:.0f} MB")
-    for rule in ("cat", "linear"):
-        parts, memory = theirs(folder, adapters, rule, modules)
-        note = f"peak {memory / 1e6:.0f} MB; load {parts[0]:.1f}, merge {parts[1]:.1f}, save {parts[2]:.1f} s" + (
-            "" if rule == "cat" else "; not the weighted sum"
-        )
-        show(f"peft, {rule}", sum(parts), copied, note)
+    empty = ours(folder, tiny, "cat", repeats)
+    print(f"{'start-up of recmerge merge':44} {empty.seconds:8.2f} s   taken off the next two")
+    for rank_out, n in (("cat", repeats), (f"svd:{RANK}", 1)):
+        ran = ours(folder, adapters, rank_out, n)
+        show(f"recmerge, product, {rank_out}", ran.seconds - empty.seconds, copied, f"cpu {ran.cpu - empty.cpu:.1f} s; peak {ran.memory / 1e6:.0f} MB")
+    for rule, remark in (("cat", ""), ("linear", "; not the weighted sum")):
+        parts, ran = theirs(folder, adapters, rule, modules)
+        note = f"load {parts[0]:.1f}, merge {parts[1]:.1f}, save {parts[2]:.1f} s; peak {ran.memory / 1e6:.0f} MB{remark}"
+        show(f"peft, {rule}, without its start-up", sum(parts), copied, note)
     small = {"model.layers.0.self_attn.k_proj": SHAPES["self_attn.k_proj"]}
     singles = [folder / f"k{i}" for i in range(N_ADAPTERS)]
     for i, path in enumerate(singles):

@@ -18,10 +18,12 @@ LEARNS = sorted(set(RANKERS) - {"random"})  # whose first choice on `checkerboar
 ALL, E0, O0, UNSEEN = 2, 3, 4, 0  # places in the lists of `questions`
 # The place of the one best candidate of every question; None: nothing is known of that user, so all candidates score the same.
 OWN_TITLES: list[int | None] = [*[ALL] * 8, None, UNSEEN]  # one's own purchases have the likest titles
+LIKE_THE_LAST: list[int | None] = [*[E0, O0] * 4, None, UNSEEN]  # "Title e1" was bought last, and "Title e0" reads much like it
 BOUGHT_TOGETHER: list[int | None] = [*[E0, O0] * 4, None, None]  # buyers of e1 buy e0, buyers of o1 buy o0; nobody bought `unseen`
 OWN_PURCHASES: list[int | None] = [*[ALL] * 8, None, None]  # what one bought comes first of all, and most of all what all others bought too
 OBVIOUS = {
-    **dict.fromkeys(("tfidf", "sentence_embeddings"), OWN_TITLES),
+    "tfidf": OWN_TITLES,
+    "sentence_embeddings": LIKE_THE_LAST,
     **dict.fromkeys(("cooccurrence", "itemknn", "ease"), BOUGHT_TOGETHER),
     "als": OWN_PURCHASES,
 }
