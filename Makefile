@@ -9,14 +9,13 @@ PYTEST := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false $(BIN)/python -m pytest
 
 # What `experiment` runs, on what, and where its figures are kept. DATA is a folder of tables, DOMAIN/interactions.csv.gz and DOMAIN/items.csv.gz;
 # without it the official files are fetched. SMALL=1 tries it all out with few steps and users.
-EXPERIMENTS := amazon_patience amazon_targets amazon_all_users amazon_equal small_shop
+EXPERIMENTS := amazon_patience amazon_targets amazon_all_users amazon_seeds small_shop
 DATA        ?=
 JOBS        ?= 2
 SMALL       ?=
 TABLES      := --set data.config=table --set 'data.set.interactions=$(abspath $(DATA))/{domain}/interactions.csv.gz' \
                --set 'data.set.items=$(abspath $(DATA))/{domain}/items.csv.gz'
 FEW         := --set infer.set.users=200 --set train.set.steps=20 --set train.set.eval_every=10 --set train.set.eval_buyers=50
-FEW_amazon_equal := --set 'systems.target only, 3 x as long.train.steps=60'
 KEEP        := $(if $(SMALL),experiment-small/published,runs/published)
 PLACE       := $(if $(SMALL),experiment-small,.)
 
@@ -62,7 +61,7 @@ experiment-data: setup
 
 experiment-%: experiment-data
 	OMP_NUM_THREADS=1 $(BIN)/recmerge ablate $* --jobs $(JOBS) --workspace $(PLACE) --publish $(KEEP) \
-		$(if $(DATA),$(TABLES)) $(if $(SMALL),$(FEW) $(FEW_$*))
+		$(if $(DATA),$(TABLES)) $(if $(SMALL),$(FEW))
 
 clean:  ## remove what tools and tests left; data/, runs/ and .venv stay
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache *.egg-info

@@ -4,7 +4,7 @@ import itertools
 import json
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from recmerge.config.yaml_file import parse_scalar
@@ -19,22 +19,24 @@ class Point:
     Args:
         settings: Value by dotted key, the stage first, e.g. "train.lora.rank".
         varied: Keys with more than one value in the grid: only these show in names.
+        first_seed: The grid's first seed of training, which goes unnamed in runs: a grid of one seed shares them with one of more.
     """
 
     settings: Mapping[str, Any]
     varied: frozenset[str]
+    first_seed: int | None = None
 
     def overrides(self, stage: str) -> dict[str, Any]:
         """Return this point's settings of a stage, without the stage's name."""
         return {key.partition(".")[2]: value for key, value in self.settings.items() if key.startswith(stage + ".")}
 
-    def with_seed(self, seed: int, shown: bool) -> "Point":
-        """Return this point with another seed of training, shown in names or not."""
-        return Point({**self.settings, SEED: seed}, self.varied | {SEED} if shown else self.varied)
+    def with_seed(self, seed: int) -> "Point":
+        """Return this point with another seed of training."""
+        return replace(self, settings={**self.settings, SEED: seed}, varied=self.varied | {SEED})
 
     def without_seed(self) -> "Point":
         """Return this point for what is made of several seeds."""
-        return Point({k: v for k, v in self.settings.items() if k != SEED}, self.varied)
+        return replace(self, settings={k: v for k, v in self.settings.items() if k != SEED})
 
     def labels(self) -> dict[str, str]:
         """Return what an evaluation is labelled with: the point, what varies apart from the seed as JSON, and the seed where one is set."""
@@ -42,9 +44,10 @@ class Point:
         seed = {"seed": str(self.settings[SEED])} if SEED in self.settings else {}
         return {"point": self.label(), "group": self.without_seed().label(), "settings": json.dumps(varied), **seed}
 
-    def suffix(self, stages: Collection[str]) -> str:
+    def suffix(self, stages: Collection[str], *, every_seed: bool = False) -> str:
         """Return what a run's name ends in so that points that differ in these stages differ in name."""
-        shown = [k for k in self.settings if k in self.varied and k.partition(".")[0] in stages]
+        plain = () if every_seed or self.first_seed is None else ((SEED, self.first_seed),)
+        shown = [k for k, value in self.settings.items() if k in self.varied and k.partition(".")[0] in stages and (k, value) not in plain]
         return "".join(f"-{self._short(key)}{'-' if isinstance(self.settings[key], str) else ''}{_word(self.settings[key])}" for key in shown)
 
     def label(self) -> str:
@@ -71,7 +74,8 @@ def points(seeds: Collection[int], matrix: Mapping[str, Collection[Any]]) -> lis
     if seeds:
         axes[SEED] = list(seeds)
     varied = frozenset(key for key, values in axes.items() if len(values) > 1)
-    return [Point(dict(zip(axes, values, strict=True)), varied) for values in itertools.product(*axes.values())]
+    first = next(iter(seeds), None)
+    return [Point(dict(zip(axes, values, strict=True)), varied, first) for values in itertools.product(*axes.values())]
 
 
 def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -54,7 +54,7 @@ class _Builder:
             key = self.infer(label, system, target, point)
             if key is not None:
                 infers[label] = key
-        name = f"{self.config.name}-{target}{point.suffix(('mix', 'train', 'merge', 'infer'))}"
+        name = f"{self.config.name}-{target}{point.suffix(('mix', 'train', 'merge', 'infer'), every_seed=True)}"
         command: list[str | Use] = ["eval", Use(tuple(infers.values()))]
         if self.config.baseline in infers:
             command.append(Use((infers[self.config.baseline],), flag="--baseline"))
@@ -106,9 +106,7 @@ class _Builder:
         if merge.seeds is None:
             parts = [self._one_adapter(name, None, target, point, stages, own) for name in names]
         else:
-            only = self.config.seeds  # a grid's only seed goes unnamed, and so does its run in a soup
-            grown = [point.with_seed(seed, shown=[seed] != only) for seed in merge.seeds]
-            parts = [self._one_adapter(names[0], None, target, p, stages, own) for p in grown]
+            parts = [self._one_adapter(names[0], None, target, point.with_seed(seed), stages, own) for seed in merge.seeds]
         if any(part is None for part in parts):
             return None
         stages.add("merge")

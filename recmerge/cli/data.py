@@ -118,6 +118,7 @@ def stats(
     common: Common,
     name: Annotated[str, typer.Argument(metavar="NAME", help="A built domain or mixed set.")],
     out: Annotated[Path | None, typer.Option("--out", help="HTML file to write; default: data/stats/NAME-VERSION.html in the workspace.")] = None,
+    base: Annotated[str, typer.Option("--base", help="Base model whose tokenizer counts the tokens of titles; none: do not count.")] = "nano",
     force: Annotated[bool, typer.Option("--force", help="Replace the file that --out names.")] = False,
 ) -> None:
     """Counts and percentiles of lengths, popularity, titles and ties in time, and a page that draws them.
@@ -127,7 +128,7 @@ def stats(
     from recmerge.evaluation.report.data_set import stats_tables
     from recmerge.stages.stats import run_stats
 
-    document = run_stats(name, common.workspace, out, force=force)
+    document = run_stats(name, common.workspace, out, base=None if base == "none" else base, force=force)
     if common.as_json:
         return emit_json(document)
     for table in stats_tables(document):

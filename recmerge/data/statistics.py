@@ -1,6 +1,6 @@
 """Describe a data set in numbers."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import polars as pl
@@ -14,20 +14,22 @@ from recmerge.names import CANDIDATES, DOMAIN, ITEM_ID, POSITION, SPLIT, TEST, T
 PERCENTILES = (0, 5, 25, 50, 75, 95, 99, 100)
 _SHOWN = 0.99  # of a distribution: a curve ends where this share of it is left of its end
 _LORENZ_POINTS = 100
+CountTokens = Callable[[list[str]], list[int]]  # texts -> how many tokens a tokenizer makes of each
 
 
-def describe_domain(domain: Domain) -> dict[str, Any]:
+def describe_domain(domain: Domain, count_tokens: CountTokens | None = None) -> dict[str, Any]:
     """Describe one domain.
 
     Args:
         domain: Any profile.
+        count_tokens: Counts the tokens of titles; None: they are left out.
 
     Returns:
         Counts; `split`, and the seconds of the cuts of a time split; `density` (events per user and item); time range in seconds;
         `tied_share` of test users whose target shares its time with an event beside it, `tied_events_share` of events at the time of the
         event before, `one_time_share` of users whose events all have one time; `top_decile_share` (the events of the most popular tenth of
         items) and `gini` of the events of items, 0 to 1; percentiles of events per user, history lengths of the test, events per item,
-        and characters and words (between white space) per title; `future`, see `future_counts`.
+        and characters, words (between white space) and tokens per title; `future`, see `future_counts`.
     """
     per_item = domain.events.group_by(ITEM_ID).len()["len"].sort(descending=True)
     n_users, n_items, n_events = domain.users.height, domain.items.height, domain.events.height
@@ -58,33 +60,43 @@ def describe_domain(domain: Domain) -> dict[str, Any]:
         "events_per_item": percentiles(per_item),
         "title_chars": percentiles(domain.items[TITLE].str.len_chars()),
         "title_words": percentiles(_title_words(domain)),
+        **({} if count_tokens is None else {"title_tokens": percentiles(_title_tokens(domain, count_tokens))}),
         "future": future_counts(domain),
     }
 
 
-def curves(domain: Domain) -> dict[str, tuple[Sequence[float], Sequence[float]]]:
+def curves(domain: Domain, count_tokens: CountTokens | None = None) -> dict[str, tuple[Sequence[float], Sequence[float]]]:
     """Return what a page draws of one domain.
 
     Args:
         domain: Any profile.
+        count_tokens: Counts the tokens of titles; None: they are left out.
 
     Returns:
         (x, y) of `test_history` (length n; share of test users with a history of n events or more), `popularity` (share of items, the most
-        bought first; share of all events that these have) and `title_words` (words n; share of titles of n words). Lengths and words
-        end at the 99th percentile.
+        bought first; share of all events that these have) and `title_words` (words n; share of titles of n words), `title_tokens` likewise.
+        Lengths, words and tokens end at the 99th percentile.
     """
-    lengths, words = _test_histories(domain), _title_words(domain)
-    longest, most = (int(values.quantile(_SHOWN, interpolation="nearest") or 0) for values in (lengths, words))
+    lengths = _test_histories(domain)
     per_item = domain.events.group_by(ITEM_ID).len()["len"].sort(descending=True).cum_sum().to_list()
     places = sorted({round(i * len(per_item) / _LORENZ_POINTS) for i in range(_LORENZ_POINTS + 1)})
-    at_least = list(range(1, longest + 1))
-    counted = dict(words.value_counts().iter_rows())
-    up_to = list(range(most + 1))
+    at_least = list(range(1, _last_shown(lengths) + 1))
     return {
         "test_history": (at_least, [float((lengths >= n).mean() or 0.0) for n in at_least]),  # type: ignore[arg-type]
         "popularity": ([i / len(per_item) for i in places], [per_item[i - 1] / per_item[-1] if i else 0.0 for i in places]),
-        "title_words": (up_to, [counted.get(n, 0) / len(words) for n in up_to]),
+        "title_words": _shares(_title_words(domain)),
+        **({} if count_tokens is None else {"title_tokens": _shares(_title_tokens(domain, count_tokens))}),
     }
+
+
+def _last_shown(values: pl.Series) -> int:
+    return int(values.quantile(_SHOWN, interpolation="nearest") or 0)
+
+
+def _shares(values: pl.Series) -> tuple[list[int], list[float]]:
+    counted = dict(values.value_counts().iter_rows())
+    up_to = list(range(_last_shown(values) + 1))
+    return up_to, [counted.get(n, 0) / len(values) for n in up_to]
 
 
 def _test_histories(domain: Domain) -> pl.Series:
@@ -93,6 +105,10 @@ def _test_histories(domain: Domain) -> pl.Series:
 
 def _title_words(domain: Domain) -> pl.Series:
     return domain.items[TITLE].str.count_matches(r"\S+").cast(pl.Int64)
+
+
+def _title_tokens(domain: Domain, count_tokens: CountTokens) -> pl.Series:
+    return pl.Series(count_tokens(domain.items[TITLE].to_list()), dtype=pl.Int64)
 
 
 def _ties(domain: Domain) -> dict[str, float]:
@@ -112,17 +128,18 @@ def _gini(per_item: pl.Series) -> float:
     return round(2 * weighted / (n * float(per_item.sum())) - (n + 1) / n, 4)
 
 
-def describe_set(training_set: TrainingSet) -> dict[str, Any]:
+def describe_set(training_set: TrainingSet, count_tokens: CountTokens | None = None) -> dict[str, Any]:
     """Describe a domain or mixed set.
 
     Args:
         training_set: With its domains.
+        count_tokens: Counts the tokens of titles; None: they are left out.
 
     Returns:
         `rows` in all, `rows_by_domain`, `domains` with `describe_domain` of each, and `shared_users`, see there.
     """
     by_domain = dict(sorted(training_set.rows[DOMAIN].value_counts().iter_rows()))
-    domains = {name: describe_domain(domain) for name, domain in sorted(training_set.domains.items())}
+    domains = {name: describe_domain(domain, count_tokens) for name, domain in sorted(training_set.domains.items())}
     shared = shared_users(training_set.domains)
     return {"name": training_set.name, "rows": training_set.rows.height, "rows_by_domain": by_domain, "domains": domains, "shared_users": shared}
 

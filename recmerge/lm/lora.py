@@ -116,7 +116,8 @@ def _check_all_used(adapted: Any, weights: Path) -> None:
     """Refuse an adapter of which a part found no place in the model: peft itself would only warn."""
     with safe_open(str(weights), framework="pt") as file:
         written = set(file.keys())
-    unused = sorted(written - get_peft_model_state_dict(adapted).keys())
+    whole_layers = any(key.endswith(("embed_tokens.weight", "lm_head.weight")) for key in written)  # "auto" would ask the hub for the base's config
+    unused = sorted(written - get_peft_model_state_dict(adapted, save_embedding_layers=whole_layers).keys())
     if unused:
         raise ArtifactError(
             f"{len(unused)} of the {len(written)} tensors of {weights} have no place in this base, e.g. {', '.join(unused[:3])}",

@@ -21,13 +21,14 @@ def test_every_combination_once_with_names_that_differ():
     assert len(grid) == 2 * 2 * 2
     names = [p.suffix({"train", "merge"}) for p in grid]
     assert len(set(names)) == 8
-    assert names[0] == "-rank8-rank_out-cat-seed1"
+    assert names[0] == "-rank8-rank_out-cat"
+    assert grid[0].suffix({"train"}, every_seed=True) == "-rank8-seed1"
     assert "-rank16-rank_out-svd-16-seed2" in names
 
 
 def test_a_suffix_holds_only_the_stages_that_matter():
     point = points([1, 2], {"train.lora.rank": [8, 16], "merge.rank_out": ["cat", "svd:16"]})[0]
-    assert point.suffix({"train"}) == "-rank8-seed1"
+    assert point.suffix({"train"}) == "-rank8"
     assert point.suffix({"infer"}) == ""
 
 

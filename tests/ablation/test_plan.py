@@ -66,11 +66,11 @@ def test_zero_shot_ranks_with_the_base_and_prompt_of_training():
     assert graph.counts()["train"] == 0
 
 
-def test_seeds_are_named_only_where_they_differ():
+def test_seeds_are_named_from_the_second_on():
     one = plan({"own": {"adapter": "{target}"}}, seeds=[3])
     assert lines(one, "train") == ["train sports --set seed=3"]
     two = plan({"own": {"adapter": "{target}"}, "floor": {"ranker": "random"}}, seeds=[3, 4])
-    assert lines(two, "train") == ["train sports --set seed=3 --name sports-seed3", "train sports --set seed=4 --name sports-seed4"]
+    assert lines(two, "train") == ["train sports --set seed=3", "train sports --set seed=4 --name sports-seed4"]  # the first shared with `one`
     assert two.counts() == {"build": 1, "mix": 0, "train": 2, "merge": 0, "infer": 3, "eval": 2}  # the floor once
 
 
@@ -234,9 +234,10 @@ def test_options_that_a_method_lacks_are_refused_before_anything_is_trained(merg
 def test_a_soup_is_the_trainings_of_other_seeds_merged_once():
     soup = {"merge": {"adapters": ["{target}"], "seeds": [1, 2, 3], "method": "product"}}
     graph = plan({"own": {"adapter": "{target}"}, "soup": soup}, seeds=[1, 2])
-    assert lines(graph, "train") == [f"train sports --set seed={s} --name sports-seed{s}" for s in (1, 2, 3)]
-    assert lines(graph, "merge") == ["merge --adapters sports-seed1,sports-seed2,sports-seed3 --method product --name sports-soup"]
-    assert [c.name for c in graph if c.kind == "infer"] == ["sports-own-seed1", "sports-soup", "sports-own-seed2"]
+    assert lines(graph, "train") == ["train sports --set seed=1", *(f"train sports --set seed={s} --name sports-seed{s}" for s in (2, 3))]
+    assert lines(graph, "merge") == ["merge --adapters sports,sports-seed2,sports-seed3 --method product --name sports-soup"]
+    assert [c.name for c in graph if c.kind == "infer"] == ["sports-own", "sports-soup", "sports-own-seed2"]
+    assert lines(graph, "eval")[0] == "eval sports-own sports-soup --name x-sports-seed1"
     assert lines(graph, "eval")[1] == "eval sports-own-seed2 sports-soup --name x-sports-seed2"
 
 

@@ -66,6 +66,14 @@ def test_curves_by_hand(uneven: RawTables) -> None:
     words, of_titles = drawn["title_words"]
     assert words == [0, 1, 2, 3]
     assert of_titles == pytest.approx([0, 1 / 17, 8 / 17, 8 / 17])
+    assert "title_tokens" not in drawn
+
+
+def test_tokens_are_those_that_the_tokenizer_counts(uneven: RawTables) -> None:
+    domain = build_clean("d", uneven, k=1, n_candidates=2)[0]
+    assert curves(domain, lambda texts: [len(t) for t in texts])["title_tokens"][0][-1] == max(domain.items["title"].str.len_chars())
+    found = describe_domain(domain, lambda texts: [len(t) for t in texts])
+    assert found["title_tokens"] == found["title_chars"]
 
 
 def test_a_time_split_describes_those_who_are_asked(grid: Callable[..., RawTables]) -> None:

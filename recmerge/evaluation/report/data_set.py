@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from recmerge.evaluation.report.charts import Bar, Line, Reference
+from recmerge.evaluation.report.charts import Bar, Line
 from recmerge.evaluation.report.page import BarChart, LineChart, Note, Section, Table, render_report
 
 Curves = Mapping[str, Mapping[str, tuple[Sequence[float], Sequence[float]]]]  # by domain and name
@@ -15,7 +15,7 @@ _TIES = {
     "one_time_share": "users of one time",
 }
 _FUTURE = "future"
-_PERCENTILES = "Percentiles by nearest rank. Histories are those of the test. Words stand between white space; a tokenizer makes more tokens of them."
+_PERCENTILES = "Percentiles by nearest rank. Histories are those of the test. Words stand between white space."
 _FUTURE_NOTE = (
     "What a model trained on all training events can know of a time after a test event (Ji et al., 2023). Leave-one-out cannot prevent it; under "
     "a time split the last three rows are zero."
@@ -63,13 +63,13 @@ def stats_page(document: Mapping[str, Any], curves: Curves, label: str) -> str:
     """
     domains: Mapping[str, Mapping[str, Any]] = document["domains"]
     counts, spreads, future = stats_tables(document)
-    sections: list[Section] = [counts, *_charts(curves), _tie_bars(domains), spreads, future, *_warnings(domains)]
+    sections: list[Section] = [counts, *_charts(curves, document.get("tokenizer")), _tie_bars(domains), spreads, future, *_warnings(domains)]
     tiles = [(key, f"{sum(d[key] for d in domains.values()):,}") for key in ("users", "items", "events")]
     facts = [("training rows", f"{document['rows']:,}"), *tiles]
     return render_report(f"Data set {document['name']}", sections, subtitle=f"{', '.join(domains)} · {label}", facts=facts)
 
 
-def _charts(curves: Curves) -> list[Section]:
+def _charts(curves: Curves, tokenizer: str | None) -> list[Section]:
     lines = {key: [Line(name, *found[key]) for name, found in curves.items()] for key in next(iter(curves.values()))}
     even = Line("every item alike", [0.0, 1.0], [0.0, 1.0], dashed=True)
     return [
@@ -87,12 +87,16 @@ def _charts(curves: Curves) -> list[Section]:
             "share of all events",
             "Lorenz curve from the head to the long tail: the farther above the dashed line, the more of the events belong to few items.",
         ),
-        LineChart(
-            "Words of titles",
-            lines["title_words"],
-            "n (words between white space)",
-            "share of titles of n words",
-            "Drawn up to the 99th percentile. A tokenizer makes more tokens of them.",
+        *(
+            LineChart(
+                f"{what.capitalize()} of titles",
+                lines[f"title_{what}"],
+                f"n ({'words between white space' if what == 'words' else f'tokens of {tokenizer}'})",
+                f"share of titles of n {what}",
+                "Drawn up to the 99th percentile.",
+            )
+            for what in ("words", "tokens")
+            if f"title_{what}" in lines
         ),
     ]
 
@@ -103,7 +107,7 @@ def _tie_bars(domains: Mapping[str, Mapping[str, Any]]) -> BarChart:
         "Targets tied: test users whose target has the time of an event beside it. Events tied: at the time of their user's event before. Users of one "
         "time: all their events have it. The order of such events is a convention (tie_break), and so is which of them is the target."
     )
-    return BarChart("Ties in time", bars, "share (0 to 1)", [Reference("all", 1.0)], note)
+    return BarChart("Ties in time", bars, "share (0 to 1)", note=note)
 
 
 def _warnings(domains: Mapping[str, Mapping[str, Any]]) -> list[Note]:

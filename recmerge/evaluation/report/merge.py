@@ -17,7 +17,7 @@ _HOW = (
     "each other. Random task vectors have cosine 0 and half of their signs opposed."
 )
 _PLAIN = "share of entries of opposite sign, among those that are zero in neither"
-_WEIGHTED = "the same, each entry counted by the product of its magnitudes"
+_WEIGHTED = "each entry counted by the product of its magnitudes"
 
 
 def merge_page(report: Mapping[str, Any], title: str) -> str:
@@ -70,7 +70,7 @@ def _pairs(report: Mapping[str, Any]) -> list[Section]:
         return []
     keys = ("cosine", "sign_conflict", "weighted_sign_conflict")
     rows = [[f"{labels[i]} and {labels[j]}", *(_number(s[key][i][j], 4) for key in keys)] for i, j in pairs]
-    note = f"Cosine: of whole task vectors. Sign conflict: {_PLAIN}; weighted: {_WEIGHTED}; means over modules. {_sampled(report)}"
+    note = f"Cosine: of whole task vectors. Sign conflict: {_PLAIN}; weighted: the same, {_WEIGHTED}; means over modules. {_sampled(report)}"
     return [Table("Every two adapters", ["pair", "cosine", "sign conflict", "weighted sign conflict"], rows, note)]
 
 
@@ -95,7 +95,7 @@ def _maps(report: Mapping[str, Any]) -> list[Section]:
         maps.append(_map(f"Cosine to {labels[0]}", rows, lambda r: _mean([r["cosine"][0][j] for j in others]), (-1.0, 1.0), note))
     if m > 1:
         pairs = [(i, j) for j in range(m) for i in range(j)]
-        note = f"{_WEIGHTED.capitalize()}: {_PLAIN}; mean over all pairs. Chance is 0.5. {_sampled(report)}"
+        note = f"{_PLAIN.capitalize()}, {_WEIGHTED}; mean over all pairs. Chance is 0.5. {_sampled(report)}"
         maps.append(_map("Sign conflict, weighted", rows, lambda r: _mean([r["weighted_sign_conflict"][i][j] for i, j in pairs]), (0.0, 1.0), note))
     if any(row["energy_lost"] > 0 for row in rows.values()):
         note = f"Share of the merged change's squared norm that {report['rank_out']} dropped."
