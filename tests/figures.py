@@ -12,13 +12,13 @@ from tests.conftest import ROOT
 
 README = ROOT / "README.md"
 PUBLISHED = ROOT / "runs" / "published"
-_BLOCK = re.compile(r"(<!-- figures: (.+?) -->\n).*?(?=\n\n)", flags=re.DOTALL)
+_BLOCK = re.compile(r"(<!-- figures: (.+?) -->\n)(?:.+\n)*")
 _OTHERS = ("ndcg@5", "hr@5", "mrr")
 
 
 def updated(text: str) -> str:
     """Return the README's text with every table of figures written anew."""
-    return _BLOCK.sub(lambda m: m[1] + "\n".join(table(*_asked(m[2]))), text)
+    return _BLOCK.sub(lambda m: m[1] + "\n".join(table(*_asked(m[2]))) + "\n", text)
 
 
 def _asked(words: str) -> tuple[Path, dict[str, str]]:
