@@ -5,7 +5,6 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -66,18 +65,20 @@ class AdapterFile:
         _refuse_variants(self.config, self.label)
         self.weights_path = _weights_path(folder)
         self._file = TensorFile(self.weights_path)
+        self._scanned: tuple[str, str | None] | None = None
         self._keys = _pair_keys(self._file, self.label)
         self.modules: tuple[str, ...] = tuple(sorted(self._keys))
         self._scalings = {module: self._own_scaling(module) for module in self.modules}
 
-    @cached_property
+    @property
     def sha256(self) -> str:
         """Hash of the weights file as it was when its numbers were first asked about, as hex."""
-        return self._scanned[0]
+        return self._scan()[0]
 
-    @cached_property
-    def _scanned(self) -> tuple[str, str | None]:
-        return self._file.scan()
+    def _scan(self) -> tuple[str, str | None]:
+        if self._scanned is None:  # no cached_property: before Python 3.12 its lock lets only one adapter be read at a time
+            self._scanned = self._file.scan()
+        return self._scanned
 
     @property
     def content_sha256(self) -> str:
@@ -134,8 +135,8 @@ class AdapterFile:
             for key in keys:
                 self._file.float_type(key)
         self._verify_hash()
-        if self._scanned[1] is not None:
-            raise ArtifactError(f"{self.weights_path}: tensor {self._scanned[1]} holds NaN or infinity", fix="that training diverged; train it again")
+        if self._scan()[1] is not None:
+            raise ArtifactError(f"{self.weights_path}: tensor {self._scan()[1]} holds NaN or infinity", fix="that training diverged; train it again")
 
     def _verify_hash(self) -> None:
         expected = (self.card or {}).get("weights_sha256")

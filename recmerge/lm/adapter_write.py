@@ -129,7 +129,10 @@ def write_adapter(
         readme: What the model card says.
 
     Returns:
-        The hash of the weights as they were handed to the file.
+        The hash of the weights as they were handed to the file, and as they lie there.
+
+    Raises:
+        ArtifactError: The file does not hold what was written to it.
     """
     folder.mkdir(parents=True)
     header: dict[str, tuple[str, tuple[int, int]]] = {}
@@ -137,7 +140,7 @@ def write_adapter(
         out, width = layout.shapes[module]
         header[_key(module, "A")] = (layout.dtype, (layout.rank, width))
         header[_key(module, "B")] = (layout.dtype, (out, layout.rank))
-    with TensorWriter(folder / WEIGHTS_FILE, header, {"format": "pt"}) as file:
+    with TensorWriter(folder / WEIGHTS_FILE, header, {"format": "pt"}, read_back=True) as file:
         for meant, (module, (b, a)) in zip(layout.modules, factors, strict=True):
             assert meant == module
             file.write(a)

@@ -174,9 +174,10 @@ class TensorWriter:
         path: The new file.
         tensors: name -> (file dtype, shape), in the order in which `write` will be called.
         metadata: Texts for the header.
+        read_back: Read every byte again after it was written, and compare it.
     """
 
-    def __init__(self, path: Path, tensors: Mapping[str, tuple[str, Sequence[int]]], metadata: Mapping[str, str]) -> None:
+    def __init__(self, path: Path, tensors: Mapping[str, tuple[str, Sequence[int]]], metadata: Mapping[str, str], *, read_back: bool = False) -> None:
         header: dict[str, object] = {"__metadata__": dict(metadata)} if metadata else {}
         offset = 0
         for name, (dtype, shape) in tensors.items():
@@ -186,7 +187,9 @@ class TensorWriter:
         text = json.dumps(header, separators=(",", ":")).encode()
         text += b" " * (-len(text) % 8)  # the format aligns the first tensor to 8 bytes
         self._digest, self._missing = hashlib.sha256(), offset
-        self._file = path.open("wb")
+        self._path, self._at, self._read_back = path, 0, read_back
+        self._found = np.empty(_PIECE, np.uint8)
+        self._file = path.open("w+b", buffering=0)
         self._append(len(text).to_bytes(8, "little") + text)
 
     def __enter__(self) -> "TensorWriter":
@@ -209,8 +212,22 @@ class TensorWriter:
         return self._digest.hexdigest()
 
     def _append(self, data: bytes | memoryview) -> None:
-        self._digest.update(data)
-        self._file.write(data)
+        whole = memoryview(data)
+        for start in range(0, len(whole), _PIECE):  # hashed, written and compared while it is in the core's cache
+            piece = whole[start : start + _PIECE]
+            self._digest.update(piece)
+            left = piece
+            while len(left):
+                left = left[self._file.write(left) :]
+            if self._read_back:
+                self._compare(piece)
+            self._at += len(piece)
+
+    def _compare(self, meant: memoryview) -> None:
+        found = self._found[: len(meant)]
+        n = os.preadv(self._file.fileno(), [found.data], self._at)
+        if n != len(meant) or not np.array_equal(found, np.frombuffer(meant, np.uint8)):
+            raise ArtifactError(f"{self._path} does not hold what was written to it, from byte {self._at:,} on", fix="check the disk and try again")
 
 
 def _is_finite(piece: NDArray[np.uint8], dtype: str) -> bool:

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recmerge.merging.parts import LoraFactors, Matrix
-from recmerge.merging.tiles import outer
+from recmerge.merging.tiles import gram, outer
 
 _ALL = 2**17  # entries of a module up to which every one is looked at
 _SIDE = 96  # of the grid of rows and columns that is looked at in a larger module
@@ -46,18 +46,15 @@ def sign_conflict(factors: Sequence[LoraFactors]) -> SignConflict:
     rows, columns = _spread(out, sampled), _spread(width, sampled)
     right = [f.A[:, columns].astype(np.float64) for f in factors]
     m = len(factors)
-    opposed, both, mass, sums = (np.zeros((m, m)) for _ in range(4))
+    signs, both, sums, mass = (np.zeros((m, m)) for _ in range(4))
     step = max(1, _BLOCK // max(len(columns), 1))
     for start in range(0, len(rows), step):
         block = rows[start : start + step]
-        vectors = [outer(f.scaling * f.B[block].astype(np.float64), a) for f, a in zip(factors, right, strict=True)]
-        for i in range(m):
-            for j in range(i):
-                products = vectors[i] * vectors[j]
-                opposed[i, j] += np.count_nonzero(products < 0)
-                both[i, j] += np.count_nonzero(products)
-                sums[i, j] += products.sum()
-                mass[i, j] += np.abs(products, out=products).sum()
+        vectors = np.stack([outer(f.scaling * f.B[block].astype(np.float64), a).ravel() for f, a in zip(factors, right, strict=True)])
+        sizes, sides = np.abs(vectors), np.sign(vectors)
+        for total, of in ((signs, sides), (both, np.abs(sides)), (sums, vectors), (mass, sizes)):
+            total += gram(of.T)
+    opposed = (both - signs) / 2
     with np.errstate(invalid="ignore", divide="ignore"):
         plain, weighted = opposed / both, np.clip((1 - sums / mass) / 2, 0, 1)
     return SignConflict(_symmetric(plain), _symmetric(weighted), len(rows) * len(columns))

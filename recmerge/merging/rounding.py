@@ -11,7 +11,7 @@ from recmerge.lm.tensor_file import unit_roundoff, widen
 from recmerge.merging.parts import Grams, LowRank, Matrix, distance
 from recmerge.merging.tiles import gram
 
-_ENTRIES = 2**15  # of B that are formed at once: they stay in a core's cache
+_ENTRIES = 2**18  # of B that are formed at once: they stay in a core's cache
 _SLACK = 1 + 2**-10  # bfloat16 is rounded by way of float32, and norms are rounded too
 
 
@@ -56,18 +56,20 @@ def round_factors(layout: AdapterLayout, module: str, meant: LowRank) -> Rounded
         block = meant.rows(start, start + step)
         stored = b[start : start + step, :r]
         stored[:] = layout.round(module, block)
-        off = widen(stored, dtype) - block
-        left += gram(block, quick=True)
+        found = widen(stored, dtype)
+        off = found - block
+        left += gram(found if dtype == "F32" else block, quick=True)  # `gram` itself is no closer than float32
         off_left += gram(off, quick=True) if off.any() else 0.0
     a = layout.round(module, exact_rows)
-    off_a = widen(a, dtype) - exact_rows
     grams = Grams(left, gram(exact_rows.T, quick=True))
-    off_right = gram(off_a.T, quick=True) if off_a.any() else np.zeros((r, r))
+    off_right = np.zeros((r, r))
+    if a is not exact_rows:
+        off_a = widen(a, dtype) - exact_rows
+        off_right += gram(off_a.T, quick=True) if off_a.any() else 0.0
     if not (_within_rounding(off_left, grams.left, out, dtype) and _within_rounding(off_right, grams.right, width, dtype)):
         raise ArtifactError(f"the merged adapter's module {module} is not what was meant", fix="report it: recmerge rounded wrongly")
     if off_right.any():
-        found = LowRank(widen(b[:, :r], dtype).astype(np.float64), widen(a, dtype).astype(np.float64))
-        apart = distance(found, meant)
+        apart = distance(LowRank(widen(b[:, :r], dtype).astype(np.float64), widen(a, dtype).astype(np.float64)), meant)
     else:
         apart = math.sqrt(max(float(np.sum(off_left * grams.right)), 0.0))
     padded = np.concatenate([a, np.zeros((layout.rank - r, width), a.dtype)]) if r < layout.rank else a

@@ -17,6 +17,7 @@ from recmerge.merging.assemble import assemble, layout_of
 from recmerge.merging.card import merged_card, model_readme, readme
 from recmerge.merging.check import base_of, check_adapters, check_bases, check_weights, check_written
 from recmerge.merging.combine import Merger, warm_up
+from recmerge.merging.freed_memory import reuse_freed_memory
 from recmerge.merging.parts import Delta, all_modules
 from recmerge.merging.rank_out import FOLD, parse_rank_out
 from recmerge.merging.rank_out.fold import check_folded, fold, match_modules, open_base
@@ -174,6 +175,7 @@ def _admit(config: MergeConfig, workspace: Workspace, reporter: Reporter) -> tup
     method = METHODS[config.method]
     weights = check_weights(config.weights, n_adapters(config), method)  # before anything is opened
     options = check_options(config.method, config.options(), config.rank_out)
+    reuse_freed_memory()
     adapters = find_adapters(config, workspace)
     files = [a.file for a in adapters]
     check_bases(files, config.allow_base_mismatch, reporter.warn)
@@ -235,7 +237,7 @@ def _make_adapter(config: MergeConfig, run: Run, merger: Merger) -> dict[str, di
         with run.reporter.bar("merging", len(layout.shapes)) as bar:
             factors = assemble(merger, layout, modules, bar.advance)
             sha256 = write_adapter(folder, layout, factors, shape, merged_card(adapters, recipe, "adapter"), readme(run.spec.name, adapters, recipe))
-        check_written(AdapterFile(folder), layout.modules, sha256)
+        check_written(AdapterFile(folder), layout.modules)
         run.hashed[f"{ADAPTER_DIR}/{WEIGHTS_FILE}"] = sha256
     except ArtifactError:
         folder.rename(folder.with_name(folder.name + FAILED))

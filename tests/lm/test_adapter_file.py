@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import os
 import pickle
 from pathlib import Path
 
@@ -183,6 +184,29 @@ def test_numbers_beyond_float16_are_refused(tmp_path: Path) -> None:
 def test_a_file_that_ends_before_its_header_says_is_noticed(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="4 bytes fewer"), TensorWriter(tmp_path / "x.safetensors", {"w": ("F32", (2,))}, {}) as out:
         out.write(np.zeros(1, np.float32))
+
+
+@pytest.mark.parametrize("place", [0, 2**20 - 1, 2**20, 3 * 2**20 + 11])  # of the byte of the tensor that the disk gets wrong
+def test_a_byte_that_is_not_what_was_written_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: int) -> None:
+    real, values = os.preadv, np.arange(2**20, dtype=np.float32)
+    path = tmp_path / "x.safetensors"
+    with TensorWriter(path, {"w": ("F32", values.shape)}, {}, read_back=True) as out:
+        start = path.stat().st_size  # of the tensor
+        out.write(values)
+    assert np.array_equal(TensorFile(path).read("w"), values)
+
+    def flipped(fd: int, buffers: list[memoryview], offset: int) -> int:
+        n = real(fd, buffers, offset)
+        if offset <= start + place < offset + n:
+            buffers[0][start + place - offset] ^= 1
+        return n
+
+    monkeypatch.setattr(os, "preadv", flipped)
+    with (
+        pytest.raises(ArtifactError, match="does not hold what was written"),
+        TensorWriter(path, {"w": ("F32", values.shape)}, {}, read_back=True) as out,
+    ):
+        out.write(values)
 
 
 def test_target_modules_are_suffixes_or_full_names(tmp_path: Path) -> None:

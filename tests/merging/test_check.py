@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from safetensors.numpy import load_file, save_file
 
 from recmerge.errors import ArtifactError, UsageError
 from recmerge.lm.adapter_file import AdapterFile
@@ -119,23 +118,17 @@ def test_adapters_without_a_base_are_told_of(tmp_path: Path) -> None:
     assert "a1 does not name its base" in told[0]
 
 
-def test_written_is_compared_with_what_was_handed_to_the_file(tmp_path: Path) -> None:
+def test_written_is_checked_as_others_will_read_it(tmp_path: Path) -> None:
     folder = tmp_path / "a"
     digest = stream_lora(folder, {Q: ([[0.1], [2.0]], [[3.0, 0.7]])}, AdapterShape("b", ["q_proj"]))
-    check_written(AdapterFile(folder), [Q], digest)
+    check_written(AdapterFile(folder), [Q])
+    assert AdapterFile(folder).sha256 == digest
     with pytest.raises(ArtifactError, match=V):
-        check_written(AdapterFile(folder), [Q, V], digest)
+        check_written(AdapterFile(folder), [Q, V])
     config = json.loads((folder / "adapter_config.json").read_text())
     (folder / "adapter_config.json").write_text(json.dumps({**config, "lora_alpha": 2}))
     with pytest.raises(ArtifactError, match=f"{Q} has scaling 2"):
-        check_written(AdapterFile(folder), [Q], digest)
-    (folder / "adapter_config.json").write_text(json.dumps(config))
-    weights = folder / "adapter_model.safetensors"
-    tensors = load_file(weights)
-    key = f"base_model.model.{Q}.lora_B.weight"
-    save_file({**tensors, key: np.nextafter(tensors[key], 9, dtype=np.float32)}, weights)
-    with pytest.raises(ArtifactError, match="not what was written"):
-        check_written(AdapterFile(folder), [Q], digest)
+        check_written(AdapterFile(folder), [Q])
 
 
 def test_report_by_hand(tmp_path: Path) -> None:

@@ -133,7 +133,7 @@ def test_cat_holds_a_few_tensors(tmp_path: Path) -> None:
     modules = [f"model.layers.{i}.q_proj" for i in range(48)]
     write_adapter_for(tmp_path / "small_adapter", modules[:1], 64, 64)
     write_adapter_for(tmp_path / "large_adapter", modules, 8192, 8192, rank=16)  # 48 MiB; the result 96 MiB
-    assert growth(tmp_path, _CAT) < 24 * MIB
+    assert growth(tmp_path, _CAT) < 32 * MIB
     assert (tmp_path / "large_out/adapter_model.safetensors").stat().st_size > 95 * MIB
 
 
