@@ -42,17 +42,17 @@ def _rows(target: str, group: str, cells: list[Cell], graph: Graph, outcomes: Ma
     names, values = _values(cells, graph, outcomes)
     draws = read_metrics(outcomes[cells[0].key])["bootstrap"]
     point = " ".join([*([group] if group else []), f"mean of seeds {', '.join(c.labels['seed'] for c in cells)}"])
-    resampled = {label: bootstrap_seeds(v, draws["n_samples"], draws["seed"]) for label, v in values.items()}
     settings = json.loads(cells[0].labels["settings"])
     rows = []
     for label, layers in values.items():
-        low, high = interval(resampled[label])
+        low, high = interval(bootstrap_seeds(layers, draws["n_samples"], draws["seed"]))
         mean = layers.mean(axis=(0, 1))
         metrics = {n: {"value": float(mean[m]), "ci95": [float(low[m]), float(high[m])]} for m, n in enumerate(names)}
         differences = {}
         if baseline in values and label != baseline:
-            apart = resampled[label] - resampled[baseline]
-            (low, high), p, delta = interval(apart), two_sided(apart), mean - values[baseline].mean(axis=(0, 1))
+            apart = layers - values[baseline]  # user by user and seed by seed, before anything is drawn
+            resampled = bootstrap_seeds(apart, draws["n_samples"], draws["seed"])
+            (low, high), p, delta = interval(resampled), two_sided(resampled), apart.mean(axis=(0, 1))
             differences = {n: {"difference": float(delta[m]), "ci95": [float(low[m]), float(high[m])], "p": float(p[m])} for m, n in enumerate(names)}
         rows.append(Row(target, point, label, "ok", layers.shape[1], metrics, differences, label == baseline, settings, len(cells)))
     return rows

@@ -72,7 +72,7 @@ def bootstrap_seeds(values: Floats, n_samples: int = 2000, seed: int = 42) -> Fl
     Args:
         values: (S, U, M) one layer per seed of training, the same users in the same order.
         n_samples: Resamples R.
-        seed: Equal seeds give equal resamples; two systems resampled alike can be subtracted.
+        seed: Equal seeds give equal resamples of equal values; to compare two systems, resample their differences.
 
     Returns:
         (R, M).

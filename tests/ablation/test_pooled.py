@@ -58,6 +58,19 @@ def test_intervals_know_that_seeds_differ(evaluated: tuple[Graph, dict[str, Outc
     assert rows["woven"].differences["ndcg@1"]["p"] < 0.01
 
 
+def test_differences_are_those_of_the_same_users(evaluated: tuple[Graph, dict[str, Outcome]]) -> None:
+    graph, outcomes = evaluated
+    for seed in (1, 2):  # users far apart, and one system above the other by a tenth for each of them
+        path = Path(outcomes[f"eval e{seed}"].result["run_dir"]) / "per_user.parquet"
+        own = np.random.default_rng(seed).random(len(USERS))
+        columns = {f"t-own-seed{seed}": own, f"t-woven-seed{seed}": own + 0.1, "t-floor": 1 - own}
+        pl.concat([pl.DataFrame({"run": name, "user_id": USERS, "ndcg@1": v, "mrr": v}) for name, v in columns.items()]).write_parquet(path)
+    rows = {r.system: r.differences.get("ndcg@1") for r in pool_seeds(graph, outcomes, "own")}
+    assert rows["woven"] is not None
+    assert rows["woven"]["ci95"] == pytest.approx([0.1, 0.1])
+    assert np.ptp(rows["floor"]["ci95"]) > 0.1
+
+
 def test_a_system_without_all_seeds_is_left_out(evaluated: tuple[Graph, dict[str, Outcome]]) -> None:
     graph, outcomes = evaluated
     outcomes["infer t-woven-seed2"] = Outcome("failed", error="x")
