@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from recmerge.errors import ConfigError, UsageError, unknown_name
 from recmerge.rankers.als import AlsRanker
+from recmerge.rankers.attributes import AttributesRanker
 from recmerge.rankers.bpr import BprRanker
 from recmerge.rankers.cooccurrence import CooccurrenceRanker
 from recmerge.rankers.ease import EaseRanker
@@ -26,6 +27,7 @@ RANKERS: dict[str, type[Ranker]] = {
     "popularity": PopularityRanker,
     "recent_popularity": RecentPopularityRanker,
     "tfidf": TfidfRanker,
+    "attributes": AttributesRanker,
     "sentence_embeddings": SentenceEmbeddingsRanker,
     "cooccurrence": CooccurrenceRanker,
     "itemknn": ItemKnnRanker,

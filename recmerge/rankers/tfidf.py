@@ -60,7 +60,7 @@ class TfidfRanker(PerDomainRanker[_Titles]):
 
     def learn(self, domain: Domain) -> _Titles:
         """Weigh the words of every title; no event is looked at."""
-        found = [set(_WORD.findall(title.lower())) for title in domain.items[TITLE]]
+        found = self.terms(domain)
         n_titles = Counter(word for words in found for word in words)
         numbers = place_by_id(sorted(n_titles))
         idf = np.log((1 + len(found)) / (1 + np.asarray([n_titles[word] for word in numbers], dtype=np.int64))) + 1
@@ -69,6 +69,10 @@ class TfidfRanker(PerDomainRanker[_Titles]):
         words = np.concatenate([np.empty(0, np.int64), *rows])
         weights = [idf[row] / np.linalg.norm(idf[row]) for row in rows if len(row)]
         return _Titles(place_by_id(domain.items[ITEM_ID]), starts, words, np.concatenate([np.empty(0), *weights]))
+
+    def terms(self, domain: Domain) -> list[set[str]]:
+        """Return the words of each item's title, in the catalogue's order."""
+        return [set(_WORD.findall(title.lower())) for title in domain.items[TITLE]]
 
     def judge(self, learnt: _Titles, user_id: str, bought: Numbers, asked: Numbers) -> Scores:
         """Return the cosine (C,) of every asked title with the weighted sum of the bought ones, 0 to 1."""

@@ -23,6 +23,7 @@ BOUGHT_TOGETHER: list[int | None] = [*[E0, O0] * 4, None, None]  # buyers of e1 
 OWN_PURCHASES: list[int | None] = [*[ALL] * 8, None, None]  # what one bought comes first of all, and most of all what all others bought too
 OBVIOUS = {
     "tfidf": OWN_TITLES,
+    "attributes": LIKE_THE_LAST,
     "sentence_embeddings": LIKE_THE_LAST,
     **dict.fromkeys(("cooccurrence", "itemknn", "ease"), BOUGHT_TOGETHER),
     "als": OWN_PURCHASES,
@@ -44,7 +45,8 @@ def checkerboard(name: str = "sports") -> Domain:
     schema = {"user_id": pl.String, "item_id": pl.String, "timestamp": pl.Int64, "position": pl.Int32, "split": pl.String}
     frame = pl.DataFrame(events, schema=schema, orient="row")
     ids = sorted({*frame["item_id"], "unseen"})
-    items = pl.DataFrame({"item_id": ids, "title": [f"Title {i}" for i in ids], "brand": [""] * len(ids), "category": [""] * len(ids)})
+    categories = [f"shop {i[0] if i[1:].isdigit() else i}" for i in ids]  # e0, e1, ... in one, o0, o1, ... in another
+    items = pl.DataFrame({"item_id": ids, "title": [f"Title {i}" for i in ids], "brand": [""] * len(ids), "category": categories})
     users = frame.group_by("user_id").len("n_events").sort("user_id").with_columns(tied=pl.lit(False))
     later = frame.filter(pl.col("split").is_in(["train"]) & (pl.col("position") > 0))
     lists = pl.lit(["all", "e0", "o0", "late", "unseen"], dtype=pl.List(pl.String)).alias("candidates")
