@@ -7,9 +7,10 @@ CODE   := recmerge tests
 # Two test processes, each with one thread, so that torch's threads do not fight for the cores.
 PYTEST := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false $(BIN)/python -m pytest
 
-# What `experiment` runs, on what, and where its figures are kept. DATA is a folder of tables, DOMAIN/interactions.csv.gz and DOMAIN/items.csv.gz;
-# without it the official files are fetched. SMALL=1 tries it all out with few steps and users.
+# What `experiment` and `floors` run, on what, and where their figures are kept. DATA is a folder of tables, DOMAIN/interactions.csv.gz and DOMAIN/items.csv.gz;
+# without it the official files of DOMAINS are fetched. SMALL=1 tries it all out with few steps and users.
 EXPERIMENTS := amazon_patience amazon_targets amazon_all_users amazon_seeds small_shop
+DOMAINS     := sports,beauty,toys
 DATA        ?=
 JOBS        ?= 2
 SMALL       ?=
@@ -19,7 +20,7 @@ FEW         := --set infer.set.users=200 --set train.set.steps=20 --set train.se
 KEEP        := $(if $(SMALL),experiment-small/published,runs/published)
 PLACE       := $(if $(SMALL),experiment-small,.)
 
-.PHONY: help setup demo test lint format bench experiment experiment-data clean
+.PHONY: help setup demo test lint format bench experiment floors experiment-data clean
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
 
@@ -56,8 +57,11 @@ bench: setup  ## print the measured figures of tests/bench
 
 experiment: setup $(EXPERIMENTS:%=experiment-%)  ## the tables on whole Amazon domains, in hours; goes on where it stopped: make experiment DATA=FOLDER
 
+floors: DOMAINS := sports,beauty,toys,clothing,food
+floors: experiment-floors  ## the table of what is free, on five whole Amazon domains: make floors DATA=FOLDER
+
 experiment-data: setup
-	$(if $(DATA),,$(BIN)/recmerge data fetch amazon2014 --domains sports,beauty,toys --workspace $(PLACE))
+	$(if $(DATA),,$(BIN)/recmerge data fetch amazon2014 --domains $(DOMAINS) --workspace $(PLACE))
 
 experiment-%: experiment-data
 	OMP_NUM_THREADS=1 $(BIN)/recmerge ablate $* --jobs $(JOBS) --workspace $(PLACE) --publish $(KEEP) \

@@ -16,6 +16,7 @@ CANDIDATES = "candidates"
 SCORE = "score"
 RANK = "rank"
 IS_TARGET = "is_target"
+N_CANDIDATES, N_BETTER, N_TIED = "n_candidates", "n_better", "n_tied"
 
 TRAIN, VALID, TEST = "train", "valid", "test"
 UNASKED = "unasked"  # after a cut of a time split, and nobody's target: neither trained on nor asked about
@@ -31,6 +32,7 @@ USERS_FILE = "users.parquet"
 ROWS_FILE = "rows.parquet"
 CANDIDATES_FILE = "candidates.parquet"
 RANKINGS_FILE = "rankings.parquet"
+TARGETS_FILE = "targets.parquet"  # where each target stands in a whole catalogue
 FUSED_FILE = "fused.parquet"
 GENERATIONS_FILE = "generations.parquet"
 METRICS_FILE = "metrics.json"

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 KINDS = ("build", "mix", "train", "merge", "infer", "eval")  # each uses only results of kinds before it
+FUSE_FLAG = "--fuse"
+FUSED_LABEL = "fused"  # the label of an evaluation's fused system, in its cell's labels
 
 
 @dataclass(frozen=True)
@@ -15,11 +17,13 @@ class Use:
         keys: The cells whose results stand here.
         flag: A flag before them, left out with them where none of them exists.
         joined: One comma-separated word instead of one word each.
+        only_with: Cells without which it is left out.
     """
 
     keys: tuple[str, ...]
     flag: str = ""
     joined: bool = False
+    only_with: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,7 @@ class Cell:
         command: The words after `recmerge`; results of other cells stand as `Use`.
         needs: Cells without which it cannot run.
         wants: Cells it uses where they exist; it needs at least one of them.
+        extras: Cells it uses where they exist, and can do without.
         labels: What the cell is about, for tables: system, target, settings.
     """
 
@@ -40,12 +45,18 @@ class Cell:
     command: tuple["str | Use", ...]
     needs: tuple[str, ...] = ()
     wants: tuple[str, ...] = ()
+    extras: tuple[str, ...] = ()
     labels: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def key(self) -> str:
         """Its name in the graph, e.g. "train beauty_sports"."""
         return f"{self.kind} {self.name}"
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The cells that come before it."""
+        return (*self.needs, *self.wants, *self.extras)
 
     def words(self, refs: Mapping[str, str]) -> list[str]:
         """Write the command line.
@@ -62,7 +73,7 @@ class Cell:
                 words.append(part)
                 continue
             named = [refs[key] for key in part.keys if key in refs]
-            if named:
+            if named and all(key in refs for key in part.only_with):
                 words += [part.flag] if part.flag else []
                 words += [",".join(named)] if part.joined else named
         return words
@@ -89,7 +100,7 @@ class Graph:
         known = self.cells.get(cell.key)
         if known is not None and known.command != cell.command:
             raise ValueError(f"two different commands would write '{cell.key}'")
-        missing = [key for key in (*cell.needs, *cell.wants) if key not in self.cells]
+        missing = [key for key in cell.inputs if key not in self.cells]
         if missing:
             raise ValueError(f"cell '{cell.key}' comes before its input '{missing[0]}'")
         self.cells.setdefault(cell.key, cell)

@@ -1,16 +1,17 @@
 """From an ablation's settings to its graph of commands."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from recmerge.ablation.graph import Cell, Graph, Use
+from recmerge.ablation.graph import FUSE_FLAG, FUSED_LABEL, Cell, Graph, Use
 from recmerge.ablation.grid import Point, flatten, points, set_words
-from recmerge.config.ablate import DOMAIN_MARK, NO_ADAPTER, TARGET_MARK, AblateConfig, MergeSystemConfig, StageConfig, SystemConfig, slug
+from recmerge.config.ablate import DOMAIN_MARK, NO_ADAPTER, TARGET_MARK, VALID_SUFFIX, AblateConfig, MergeSystemConfig, StageConfig, SystemConfig, slug
 from recmerge.config.loader import load
 from recmerge.config.train import TrainConfig
 from recmerge.errors import ConfigError, UsageError, unknown_name
+from recmerge.names import VALID
 from recmerge.runs.workspace import check_name
 
 DEFAULT_TRAIN = "nano"  # the config that `recmerge train` takes by default
@@ -51,19 +52,34 @@ class _Builder:
         """Add the comparison of all systems on one target, with everything it needs."""
         infers = {}
         for label, system in self.config.systems.items():
-            key = self.infer(label, system, target, point)
+            key = None if system.fuse is not None else self.infer(label, system, target, point)
             if key is not None:
                 infers[label] = key
         name = f"{self.config.name}-{target}{point.suffix(('mix', 'train', 'merge', 'infer'), every_seed=True)}"
         command: list[str | Use] = ["eval", Use(tuple(infers.values()))]
         if self.config.baseline in infers:
             command.append(Use((infers[self.config.baseline],), flag="--baseline"))
-        command += ["--name", name, *self._settings(self.config.eval, {})]
-        labels = {"target": target, **point.labels()}
-        self.graph.add(Cell("eval", name, tuple(command), wants=tuple(infers.values()), labels=labels))
+        fused = self.fuse(infers, target, point)
+        command += [*fused.uses(), "--name", name, *self._settings(self.config.eval, fused.settings)]
+        labels = {"target": target, **point.labels(), **({FUSED_LABEL: fused.label} if fused.twins else {})}
+        self.graph.add(Cell("eval", name, tuple(command), wants=tuple(infers.values()), extras=fused.twins, labels=labels))
 
-    def infer(self, label: str, system: SystemConfig, target: str, point: Point) -> str | None:
-        """Add one system's rankings of a target; None where it makes no sense for that target."""
+    def fuse(self, infers: Mapping[str, str], target: str, point: Point) -> "_Fused":
+        """Add the rankings of validation events that the fused system is fitted on; none where fewer than two of its parts make sense for the target."""
+        found = self.config.fusion()
+        if found is None:
+            return _Fused()
+        label, fuse = found
+        parts = [part for part in fuse.of if part in infers]
+        if len(parts) < 2:
+            return _Fused()
+        users = {} if fuse.fit_users is None else {"users": fuse.fit_users}
+        twins = [self.infer(part, self.config.systems[part], target, point, valid=users) for part in parts]
+        model = {} if fuse.model is None else {"fusion_model": fuse.model}
+        return _Fused(label, tuple(infers[part] for part in parts), tuple(key for key in twins if key is not None), model)
+
+    def infer(self, label: str, system: SystemConfig, target: str, point: Point, valid: Mapping[str, Any] | None = None) -> str | None:
+        """Add one system's rankings of a target, with settings for `valid` those of validation events; None where it makes no sense for that target."""
         if system.merge is not None and system.merge.seeds is not None:
             point = point.without_seed()  # a soup is the same whatever the point's own seed
         stages = {"infer"}
@@ -79,8 +95,9 @@ class _Builder:
                 return None
             command += ["--adapter", made] if isinstance(made, str) else ["--adapter", *made.command]
             needs += [] if isinstance(made, str) else made.needs
-        name = f"{target}-{slug(label)}{point.suffix(stages)}"
-        command += ["--name", name, *self._settings(self.config.infer, {**point.overrides("infer"), **flatten(system.set)})]
+        name = f"{target}-{slug(label)}{point.suffix(stages)}{'' if valid is None else VALID_SUFFIX}"
+        command += ["--name", name, *([] if valid is None else ["--split", VALID])]
+        command += self._settings(self.config.infer, {**point.overrides("infer"), **flatten(system.set), **(valid or {})})
         labels = {"system": label, "target": target}
         return self.graph.add(Cell("infer", name, tuple(command), needs=tuple(needs), labels=labels))
 
@@ -198,6 +215,21 @@ class _Own:
 
     label: str
     settings: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class _Fused:
+    """A fused system: its parts' rankings of test events and, in the same order, of validation events."""
+
+    label: str = ""
+    parts: tuple[str, ...] = ()
+    twins: tuple[str, ...] = ()
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    def uses(self) -> list[Use]:
+        """Return the words of the evaluation; they stand together or not at all."""
+        everything = (*self.parts, *self.twins)
+        return [Use(keys, flag, joined=True, only_with=everything) for flag, keys in ((FUSE_FLAG, self.parts), ("--fit-on", self.twins)) if keys]
 
 
 class _Made:

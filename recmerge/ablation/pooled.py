@@ -9,7 +9,7 @@ import numpy.typing as npt
 import polars as pl
 
 from recmerge.ablation.graph import Cell, Graph, Outcome
-from recmerge.ablation.table import Row, read_metrics
+from recmerge.ablation.table import Row, fused_labels, read_metrics
 from recmerge.evaluation.significance import bootstrap_seeds, interval, two_sided
 from recmerge.names import PER_USER_FILE, USER_ID
 
@@ -65,8 +65,9 @@ def _values(cells: list[Cell], graph: Graph, outcomes: Mapping[str, Outcome]) ->
     for cell in cells:
         frame = pl.read_parquet(Path(outcomes[cell.key].result["run_dir"]) / PER_USER_FILE)
         names = list(read_metrics(outcomes[cell.key])["metrics"])
-        for key in cell.wants:
-            part = frame.filter(pl.col("run") == outcomes[key].result.get("name")).sort(USER_ID) if outcomes[key].complete else frame.clear()
+        systems = {outcomes[key].result["name"]: graph.cells[key].labels["system"] for key in cell.wants if outcomes[key].complete}
+        for run, label in (systems | fused_labels(cell, graph, outcomes, frame["run"].unique().sort())).items():
+            part = frame.filter(pl.col("run") == run).sort(USER_ID)
             if len(part):
-                layers.setdefault(graph.cells[key].labels["system"], []).append(part.select(names).to_numpy())
+                layers.setdefault(label, []).append(part.select(names).to_numpy())
     return names, {label: np.stack(found) for label, found in layers.items() if len(found) == len(cells)}

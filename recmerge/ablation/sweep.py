@@ -140,7 +140,7 @@ def _write(run: Run, *, title: str, rows: Sequence[Row], graph: Graph, outcomes:
     cells = []
     for cell in graph:
         outcome = outcomes[cell.key]
-        about = {"key": cell.key, "kind": cell.kind, "command": ["recmerge", *outcome.words], "needs": [*cell.needs, *cell.wants]}
+        about = {"key": cell.key, "kind": cell.kind, "command": ["recmerge", *outcome.words], "needs": [*cell.inputs]}
         cells.append({**about, **_record(outcome, run.workspace)})
     write_text(run.path / CELLS_FILE, json.dumps({"cells": cells}, indent=2, ensure_ascii=False) + "\n")
     write_text(run.path / TABLE_CSV, as_csv(rows))

@@ -3,13 +3,14 @@
 import csv
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from recmerge.ablation.graph import Cell, Graph, Outcome
+from recmerge.ablation.graph import FUSE_FLAG, FUSED_LABEL, Cell, Graph, Outcome, Use
 from recmerge.names import METRICS_FILE
+from recmerge.stages.fuse import FUSED
 
 CHANCE = "chance (random order)"
 METRICS = ("ndcg@1", "ndcg@3", "ndcg@5", "mrr@5", "hr@5", "mrr")
@@ -76,12 +77,53 @@ def _rows_of(cell: Cell, graph: Graph, outcomes: Mapping[str, Outcome], baseline
             state = f"{outcome.state}: {cell.key}" if outcomes[key].complete else _cause(key, graph, outcomes)
             rows.append(Row(target, point, label, state, is_baseline=label == baseline, settings=settings))
             continue
-        compared = {c["metric"]: c for c in metrics["comparisons"] if c["run"] == outcomes[key].result["name"]}
+        compared = _compared(metrics, outcomes[key].result["name"])
         rows.append(Row(target, point, label, "ok", block["n_users"], block["metrics"], compared, label == baseline, settings))
+    rows += _fused_rows(cell, graph, outcomes, metrics, settings)
     chance = metrics.get("chance")
     if chance:
         rows.append(Row(target, point, CHANCE, n_users=metrics["n_users"], metrics={k: {"value": v} for k, v in chance.items()}, settings=settings))
     return rows
+
+
+def _fused_rows(cell: Cell, graph: Graph, outcomes: Mapping[str, Outcome], metrics: Mapping[str, Any], settings: Mapping[str, Any]) -> list[Row]:
+    """Return a row of the fused system, and one of the fusion without each language model; of an incomplete one a row that says what it lacks."""
+    if FUSED_LABEL not in cell.labels:
+        return []
+    target, point, outcome = cell.labels["target"], cell.labels["point"], outcomes[cell.key]
+    if FUSED not in metrics["runs"]:
+        inputs = next(use.only_with for use in cell.command if isinstance(use, Use) and use.flag == FUSE_FLAG)
+        lacking = next((key for key in inputs if not outcomes[key].complete), None)
+        state = _cause(lacking, graph, outcomes) if lacking else f"{outcome.state}: {cell.key}"
+        return [Row(target, point, cell.labels[FUSED_LABEL], state, settings=settings)]
+    labels = fused_labels(cell, graph, outcomes, metrics["runs"])
+    blocks = {run: metrics["runs"][run] for run in labels}
+    return [Row(target, point, labels[run], "ok", b["n_users"], b["metrics"], _compared(metrics, run), settings=settings) for run, b in blocks.items()]
+
+
+def fused_labels(cell: Cell, graph: Graph, outcomes: Mapping[str, Outcome], runs: Iterable[str]) -> dict[str, str]:
+    """Name the fused rankings of an evaluation.
+
+    Args:
+        cell: The evaluation.
+        graph: The cells.
+        outcomes: What became of them.
+        runs: Every ranking that it holds, by eval's names: "fused" and "fused without RUN" are those meant.
+
+    Returns:
+        Labels by those names: the fused system's, and that with "without SYSTEM" behind it.
+    """
+    label = cell.labels.get(FUSED_LABEL)
+    if label is None:
+        return {}
+    systems = {outcomes[key].result.get("name"): graph.cells[key].labels["system"] for key in cell.wants}
+    without = f"{FUSED} without "
+    left_out = {run: run.removeprefix(without) for run in runs if run.startswith(without)}
+    return {FUSED: label} | {run: f"{label} without {systems.get(part, part)}" for run, part in left_out.items()}
+
+
+def _compared(metrics: Mapping[str, Any], run: str) -> dict[str, Any]:
+    return {c["metric"]: c for c in metrics["comparisons"] if c["run"] == run}
 
 
 def _cause(key: str, graph: Graph, outcomes: Mapping[str, Outcome]) -> str:

@@ -24,6 +24,7 @@ def evaluate(
     ] = None,
     baseline: Annotated[str | None, typer.Option("--baseline", help="Compare with this run, user by user.")] = None,
     fuse: Annotated[str | None, typer.Option("--fuse", help="Make one ranker of these runs, fitted on validation events: a,b,c.")] = None,
+    fit_on: Annotated[str | None, typer.Option("--fit-on", help="With --fuse: their rankings of validation events, where not the newest: a,b,c.")] = None,
     gate: Annotated[bool, typer.Option("--gate", help="Exit with 8 where the settings under `gate` are not met.")] = False,
     ks: Annotated[str | None, typer.Option("--ks", help="Cut-offs, e.g. 1,3,5.")] = None,
     samples: Annotated[int | None, typer.Option("--samples", help="Bootstrap resamples.")] = None,
@@ -39,6 +40,7 @@ def evaluate(
         "runs": runs or None,
         "baseline": baseline,
         "fuse": split_list(fuse),
+        "fit_on": split_list(fit_on),
         "ks": _cut_offs(ks),
         "n_bootstrap": samples,
         "result_jsonl": str(result_jsonl) if result_jsonl else None,
@@ -53,7 +55,7 @@ def evaluate(
     _show(common, metrics)
     report = done.path / "report.html"
     common.reporter.say(f"report: {report}")
-    document = {key: metrics[key] for key in ("n_users", "metrics", "comparisons", "malformed", "off_list", "ties", "fusion") if key in metrics}
+    document = {key: metrics[key] for key in ("n_users", "metrics", "comparisons", "transfer", "malformed", "off_list", "ties", "fusion") if key in metrics}
     common.finish(done, next_command=f"recmerge runs lineage eval/{done.manifest.name}", report=str(report), **document)
     if gate:
         check_gate(config, metrics)
@@ -96,6 +98,11 @@ def _show(common: Common, metrics: dict[str, Any]) -> None:
             cells.append(_difference(differences.get(key)))
         rows.append(cells)
     common.reporter.table(f"{metrics['run']['label']}: {metrics['n_users']} users", columns, rows)
+    if metrics["transfer"]:
+        from recmerge.evaluation.transfer import alarm_lines
+
+        for line in alarm_lines(metrics["transfer"], metrics["baseline"]):
+            common.reporter.warn(line)
     for row in metrics.get("fusion", {}).get("added", []):
         if row["metric"] == head:
             common.reporter.say(f"{row['run']} - {row['baseline']}: {head} {_difference(row)}")

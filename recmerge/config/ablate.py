@@ -1,16 +1,18 @@
 """Settings of `ablate`: a grid of systems, targets, seeds and settings."""
 
 import re
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from recmerge.config.loader import Settings
 from recmerge.config.merge import MergeConfig
+from recmerge.errors import unknown_name
 
 TARGET_MARK = "{target}"
 DOMAIN_MARK = "{domain}"
 NO_ADAPTER = "none"
+VALID_SUFFIX = "-valid"  # of the name of a ranking of validation events
 MATRIX_STAGES = ("mix", "train", "merge", "infer")
 
 
@@ -64,26 +66,49 @@ class MergeSystemConfig(Settings):
         return self
 
 
+class FuseConfig(Settings):
+    """Other systems of the same YAML made into one ranker, fitted on the validation events."""
+
+    of: list[str] = Field(min_length=2, description="labels of those systems")
+    model: Literal["auto", "logit", "network"] | None = Field(None, description="what fuses; null: as eval is set, auto by default")
+    fit_users: int | None = Field(None, ge=1, description="fit on the validation events of so many users; null: as many as infer asks on the test events")
+
+    @field_validator("of")
+    @classmethod
+    def _each_once(cls, value: list[str]) -> list[str]:
+        if len(set(value)) < len(value):
+            raise ValueError("names a system twice")
+        return value
+
+
 class SystemConfig(Settings):
-    """One row of the table: exactly one of adapter, merge, union and ranker."""
+    """One row of the table: exactly one of adapter, merge, union, ranker and fuse."""
 
     adapter: str | None = Field(None, description="a data set such as {target} or {target}_beauty, an adapter's path or name@vNNN, or none")
     merge: MergeSystemConfig | None = None
     union: list[str] | None = Field(None, min_length=1, description="one adapter trained on all of these domains together")
     ranker: str | None = None
+    fuse: FuseConfig | None = Field(None, description="labels of other systems, or a mapping with `of: [labels]`, model and fit_users")
     base: str | None = Field(None, description="with adapter none: the base model; null: the one that is trained on")
     train: dict[str, Any] = Field(default_factory=dict, description="settings of train for this system's adapters alone")
     set: dict[str, Any] = Field(default_factory=dict, description="settings of infer for this system alone")
 
+    @field_validator("fuse", mode="before")
+    @classmethod
+    def _list_of_labels(cls, value: Any) -> Any:
+        return {"of": value} if isinstance(value, list) else value
+
     @model_validator(mode="after")
     def _one_kind(self) -> "SystemConfig":
-        given = [k for k in ("adapter", "merge", "union", "ranker") if getattr(self, k) is not None]
+        given = [k for k in ("adapter", "merge", "union", "ranker", "fuse") if getattr(self, k) is not None]
         if len(given) != 1:
-            raise ValueError(f"give exactly one of adapter, merge, union and ranker, not {' and '.join(given) or 'none of them'}")
+            raise ValueError(f"give exactly one of adapter, merge, union, ranker and fuse, not {' and '.join(given) or 'none of them'}")
         if self.base is not None and self.adapter != NO_ADAPTER:
             raise ValueError("base goes with adapter: none")
-        if self.train and (self.ranker is not None or self.adapter == NO_ADAPTER):
+        if self.train and (self.ranker is not None or self.fuse is not None or self.adapter == NO_ADAPTER):
             raise ValueError("train goes with an adapter that is trained")
+        if self.set and self.fuse is not None:
+            raise ValueError("set goes with a system that is ranked by itself; of a fused one it belongs to its parts")
         return self
 
 
@@ -129,6 +154,31 @@ class AblateConfig(Settings):
         if twice:
             raise ValueError(f"system labels must differ in their letters and digits: '{twice[0]}'")
         return self
+
+    @model_validator(mode="after")
+    def _fusion_fits(self) -> "AblateConfig":
+        fused = [label for label, system in self.systems.items() if system.fuse is not None]
+        if len(fused) > 1:
+            raise ValueError(f"one system of an ablation may be fused, not both '{fused[0]}' and '{fused[1]}'")
+        found = self.fusion()
+        if found is None:
+            return self
+        label, fuse = found
+        others = [other for other in self.systems if other != label]
+        for part in fuse.of:
+            if part == label:
+                raise ValueError(f"systems.{label}: fuses itself; name other systems")
+            if part not in others:
+                raise ValueError(f"systems.{label}.fuse: {unknown_name('system', part, others)}")
+            if slug(part) + VALID_SUFFIX in map(slug, others):
+                raise ValueError(f"system labels must differ by more than '{VALID_SUFFIX}' from '{part}', whose ranking of validation events is called so")
+        if self.baseline == label:
+            raise ValueError(f"baseline '{label}' is fused; choose a system that is ranked by itself: {', '.join(others)}")
+        return self
+
+    def fusion(self) -> tuple[str, FuseConfig] | None:
+        """Return the fused system's label and what it is made of; None where no system is fused."""
+        return next(((label, system.fuse) for label, system in self.systems.items() if system.fuse is not None), None)
 
 
 def slug(label: str) -> str:

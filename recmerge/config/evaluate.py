@@ -14,6 +14,7 @@ class GateConfig(Settings):
     metric: str = Field("ndcg@1", description="one of the metrics that are evaluated")
     min_value: float | None = Field(None, ge=0, le=1, description="the metric must reach this")
     no_worse: bool = Field(True, description="with a baseline: fail where the run is significantly worse on the metric")
+    no_worse_slice: bool = Field(False, description="with a baseline: fail where it is significantly worse in a slice, on the first metric")
 
 
 class EvalConfig(Settings):
@@ -22,6 +23,7 @@ class EvalConfig(Settings):
     runs: list[str] = Field(default_factory=list, description="infer runs: names, name@vNNN or paths; the first is the one judged")
     baseline: str | None = Field(None, description="the infer run the others are compared with")
     fuse: list[str] = Field(default_factory=list, description="infer runs whose scores are made into one ranker, fitted on validation events")
+    fit_on: list[str] = Field(default_factory=list, description="with fuse: rankings of validation events, in its order; empty: found by themselves")
     fusion_model: Literal["auto", "logit", "network"] = Field("auto", description="what fuses; auto: whichever loses less on held-out validation users")
     result_jsonl: str | None = Field(None, json_schema_extra={"path": True}, description="published format: one JSON string of titles per line")
     test_jsonl: str | None = Field(None, json_schema_extra={"path": True}, description="published format: the test line of each result line")
@@ -45,6 +47,8 @@ class EvalConfig(Settings):
             raise ValueError("give runs, or result_jsonl and test_jsonl, not both")
         if len(self.fuse) == 1 or len(set(self.fuse)) < len(self.fuse):
             raise ValueError("fuse (--fuse) takes two runs or more, each once")
+        if self.fit_on and len(self.fit_on) != len(self.fuse):
+            raise ValueError(f"fit_on (--fit-on) names {len(self.fit_on)} runs, fuse (--fuse) {len(self.fuse)}: give one for each, in the same order")
         if not self.result_jsonl and not self.runs and not self.fuse:
             raise ValueError("give at least one run, or result_jsonl and test_jsonl")
         return self

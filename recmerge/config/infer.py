@@ -1,11 +1,13 @@
 """Settings of `infer`."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
 from recmerge.config.loader import Settings
 from recmerge.config.prompt import PromptConfig
+
+_AS_STORED: dict[str, Any] = {"candidates": "stored", "order_seed": None}
 
 
 class InferConfig(Settings):
@@ -18,6 +20,13 @@ class InferConfig(Settings):
     trust_remote_code: bool = False
     mode: Literal["score", "generate"] = "score"
     split: Literal["test", "valid"] = "test"
+    candidates: Literal["stored", "popular", "similar", "all"] = Field(
+        "stored",
+        description="popular: negatives drawn by training events; similar: those titled most like the target; all: the whole catalogue, for rankers that can",
+    )
+    order_seed: int | None = Field(
+        None, ge=0, description="put every list in another seeded order before it is asked: a listwise prompt may prefer places; null: as stored"
+    )
     users: int | None = Field(None, ge=1, description="rank only the first N users of a seeded order; null: all")
     prompt: PromptConfig | None = Field(None, description="null: the prompt the adapter was trained with")
     batch_size: int = Field(16, ge=1, description="users scored together")
@@ -25,3 +34,7 @@ class InferConfig(Settings):
     precision: Literal["fp32", "bf16"] = "fp32"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     seed: int = Field(42, ge=0)
+
+    def resolved(self) -> dict[str, Any]:
+        """Return the settings as JSON-like values; how candidates are asked is named only where it is not as stored, so that older runs keep their identity."""
+        return {key: value for key, value in super().resolved().items() if key not in _AS_STORED or value != _AS_STORED[key]}

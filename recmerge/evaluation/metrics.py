@@ -15,13 +15,18 @@ _GAINS: dict[str, Callable[[Floats, float], Floats]] = {
 }
 
 
-def metric_names(ks: Sequence[int]) -> list[str]:
+WHOLE_LIST = ("auc", "mean_rank")  # need to know how many candidates there were
+MEAN_RANK = "mean_rank"  # the one metric of which less is better
+
+
+def metric_names(ks: Sequence[int], *, whole_list: bool = False) -> list[str]:
     """Return the metrics reported for some cut-offs, in the order of the tables.
 
     MRR and the hit rate are given at the largest cut-off; HR@1 is NDCG@1.
 
     Args:
         ks: Cut-offs, each 1 or more.
+        whole_list: With those of `whole_list_metrics`.
 
     Returns:
         Names as in `metrics.json`.
@@ -30,7 +35,7 @@ def metric_names(ks: Sequence[int]) -> list[str]:
     ['ndcg@1', 'ndcg@3', 'ndcg@5', 'mrr@5', 'hr@5', 'mrr']
     """
     cuts = sorted(set(ks))
-    return [*(f"ndcg@{k}" for k in cuts), f"mrr@{cuts[-1]}", f"hr@{cuts[-1]}", "mrr"]
+    return [*(f"ndcg@{k}" for k in cuts), f"mrr@{cuts[-1]}", f"hr@{cuts[-1]}", "mrr", *(WHOLE_LIST if whole_list else ())]
 
 
 def expected_metric(name: str, n_better: npt.ArrayLike, n_tied: npt.ArrayLike) -> Floats:
@@ -77,18 +82,43 @@ def expected_metric(name: str, n_better: npt.ArrayLike, n_tied: npt.ArrayLike) -
     return np.where(ranked, exact, 0.0)
 
 
-def per_user(n_better: npt.ArrayLike, n_tied: npt.ArrayLike, ks: Sequence[int]) -> dict[str, Floats]:
-    """Return every reported metric per user; see `expected_metric`.
+def whole_list_metrics(n_better: npt.ArrayLike, n_tied: npt.ArrayLike, n_candidates: npt.ArrayLike) -> dict[str, Floats]:
+    """Return where the target stands in its whole list, expected over every order of ties.
+
+    Args:
+        n_better: (U,) candidates better than the target; inf for a miss, which counts as the last place.
+        n_tied: (U,) other candidates tied with the target.
+        n_candidates: (U,) candidates, the target among them.
+
+    Returns:
+        (U,) `auc`, the share of the other candidates that stand below the target, ties counting half, from 0 to 1 (1 where there is no
+        other); `mean_rank`, the 1-based place, less is better.
+
+    The second of three, and all three tied:
+
+    >>> found = whole_list_metrics([1, 0], [0, 2], [3, 3])
+    >>> found["auc"].tolist(), found["mean_rank"].tolist()
+    ([0.5, 0.5], [2.0, 2.0])
+    """
+    others = np.asarray(n_candidates, dtype=np.float64) - 1
+    above = np.minimum(np.asarray(n_better, dtype=np.float64) + np.asarray(n_tied, dtype=np.float64) / 2, others)
+    return {"auc": 1 - above / np.maximum(others, 1), MEAN_RANK: above + 1}
+
+
+def per_user(n_better: npt.ArrayLike, n_tied: npt.ArrayLike, ks: Sequence[int], n_candidates: npt.ArrayLike | None = None) -> dict[str, Floats]:
+    """Return every reported metric per user; see `expected_metric` and `whole_list_metrics`.
 
     Args:
         n_better: (U,) candidates better than the target; inf for a miss.
         n_tied: (U,) other candidates tied with the target.
         ks: Cut-offs.
+        n_candidates: (U,) candidates, the target among them; None: unknown, and without the metrics of whole lists.
 
     Returns:
         (U,) by metric name.
     """
-    return {name: expected_metric(name, n_better, n_tied) for name in metric_names(ks)}
+    found = {name: expected_metric(name, n_better, n_tied) for name in metric_names(ks)}
+    return found if n_candidates is None else found | whole_list_metrics(n_better, n_tied, n_candidates)
 
 
 def chance(n_candidates: npt.ArrayLike, ks: Sequence[int]) -> dict[str, float]:
@@ -105,7 +135,7 @@ def chance(n_candidates: npt.ArrayLike, ks: Sequence[int]) -> dict[str, float]:
     0.25
     """
     tied = np.asarray(n_candidates, dtype=np.int64) - 1
-    return {name: float(values.mean()) for name, values in per_user(np.zeros(tied.shape), tied, ks).items()}
+    return {name: float(values.mean()) for name, values in per_user(np.zeros(tied.shape), tied, ks, n_candidates).items()}
 
 
 def hit_curve(n_better: npt.ArrayLike, n_tied: npt.ArrayLike, length: int) -> list[float]:

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import polars as pl
 
 from recmerge.errors import DataError
-from recmerge.names import IS_TARGET, ITEM_ID, RANK, SCORE, TARGET, USER_ID
+from recmerge.names import IS_TARGET, ITEM_ID, N_BETTER, N_CANDIDATES, N_TIED, RANK, SCORE, TARGET, USER_ID
 
 MODES = ("score", "generate")
 _ITEMS = "items"
@@ -96,6 +96,38 @@ def target_ranks(rankings: pl.DataFrame, mode: str = "score", *, repeats: bool =
         n_candidates=counts["n_candidates"].cast(pl.Int64).to_numpy(),
         n_better=np.where(ranked, better, np.inf),
         n_tied=tied,
+    )
+
+
+def counted_ranks(targets: pl.DataFrame) -> Ranks:
+    """Take the targets' places from counts, where the candidates are too many to be listed.
+
+    Args:
+        targets: One row per user, in any order: user_id, n_candidates (the target among them), n_better, n_tied (others with its score).
+
+    Returns:
+        One entry per user, by user_id.
+
+    Raises:
+        DataError: A column is missing, there is no row, a user stands twice, or counts do not fit together.
+    """
+    missing = ", ".join(c for c in (USER_ID, N_CANDIDATES, N_BETTER, N_TIED) if c not in targets.columns)
+    if missing or targets.is_empty():
+        raise DataError(f"the targets' places have no {f'column {missing}' if missing else 'row'}", fix=_RANK_AGAIN)
+    frame = targets.select(pl.col(USER_ID).cast(pl.String), pl.col(N_CANDIDATES, N_BETTER, N_TIED).cast(pl.Int64)).sort(USER_ID)
+    fits = (pl.col(N_BETTER) >= 0) & (pl.col(N_TIED) >= 0) & (pl.col(N_BETTER) + pl.col(N_TIED) < pl.col(N_CANDIDATES))
+    wrong = frame.filter(~fits.fill_null(False) | pl.col(USER_ID).is_duplicated())
+    if len(wrong):
+        raise DataError(
+            f"{len(wrong)} rows of targets are of one user or do not fit together, the first is of '{wrong[0, USER_ID]}': {wrong[0, N_BETTER]} better and "
+            f"{wrong[0, N_TIED]} tied of {wrong[0, N_CANDIDATES]} candidates",
+            fix=_RANK_AGAIN,
+        )
+    return Ranks(
+        user_id=np.asarray(frame[USER_ID].to_list(), dtype=np.str_),
+        n_candidates=frame[N_CANDIDATES].to_numpy(),
+        n_better=frame[N_BETTER].cast(pl.Float64).to_numpy(),
+        n_tied=frame[N_TIED].to_numpy(),
     )
 
 

@@ -11,7 +11,7 @@ Mask = npt.NDArray[np.bool_]
 ALL = "all"
 TIED = "tied_last_two"
 HISTORY_CUTS = {"history_1-4": (1, 4), "history_5-9": (5, 9), "history_10+": (10, None)}
-HEAD_SHARE = 0.2  # of the catalogue's items, the most bought
+HEAD_SHARE, UPPER_SHARE = 0.2, 0.5  # of the items bought in training, the most bought: the head; head and middle together
 
 _N_HISTORY = "n_history"
 _N_TRAIN = "n_train"
@@ -37,12 +37,12 @@ def user_facts(rankings: pl.DataFrame, users: pl.DataFrame, events: pl.DataFrame
     return target.join(bought, on=ITEM_ID, how="left").with_columns(pl.col(_N_TRAIN).fill_null(0)).join(known, on=USER_ID, how="left").sort(USER_ID)
 
 
-def slices(facts: pl.DataFrame, head_from: int) -> dict[str, Mask]:
+def slices(facts: pl.DataFrame, cuts: tuple[int, int]) -> dict[str, Mask]:
     """Divide users into the slices of every table.
 
     Args:
         facts: From `user_facts`, U users.
-        head_from: Training events from which an item is head, see `head_threshold`.
+        cuts: Training events from which an item is of the head, and from which of the middle, see `popularity_cuts`.
 
     Returns:
         (U,) masks by slice name. A slice without users is left out. Users unknown to the data set are in `all` alone.
@@ -50,26 +50,29 @@ def slices(facts: pl.DataFrame, head_from: int) -> dict[str, Mask]:
     masks = {ALL: np.ones(len(facts), dtype=np.bool_), TIED: _mask(facts, pl.col("tied"))}
     for name, (low, high) in HISTORY_CUTS.items():
         masks[name] = _mask(facts, pl.col(_N_HISTORY).is_between(low, high) if high else pl.col(_N_HISTORY) >= low)
-    masks["target_head"] = _mask(facts, pl.col(_N_TRAIN) >= head_from)
-    masks["target_tail"] = _mask(facts, (pl.col(_N_TRAIN) < head_from) & (pl.col(_N_TRAIN) > 0))
+    head, middle = cuts
+    bought = pl.col(_N_TRAIN)
+    masks["target_head"] = _mask(facts, bought >= head)
+    masks["target_middle"] = _mask(facts, (bought < head) & (bought >= middle))
+    masks["target_tail"] = _mask(facts, (bought < middle) & (bought > 0))
     masks["target_unseen"] = _mask(facts, pl.col(_N_TRAIN) == 0)
     return {name: mask for name, mask in masks.items() if mask.any()}
 
 
-def head_threshold(events: pl.DataFrame) -> int:
-    """Return from how many training events an item belongs to the head: the most bought fifth of the items.
+def popularity_cuts(events: pl.DataFrame) -> tuple[int, int]:
+    """Return from how many training events an item belongs to the head, the most bought fifth of the items, and to the middle, the rest of their upper half.
 
     Args:
         events: item_id, split.
 
     Returns:
-        At least 1; items as popular as the last of the fifth belong to it too.
+        The two cuts, each at least 1; items as popular as the last of a part belong to it too, so that the tail may hold less than half.
     """
     counts = events.filter(pl.col(SPLIT) == TRAIN).group_by(ITEM_ID).len()["len"].sort(descending=True)
     if counts.is_empty():
-        return 1
-    n_head = max(1, int(HEAD_SHARE * len(counts)))
-    return int(counts[n_head - 1])
+        return 1, 1
+    head, middle = (int(counts[max(1, int(share * len(counts))) - 1]) for share in (HEAD_SHARE, UPPER_SHARE))
+    return head, middle
 
 
 def _mask(facts: pl.DataFrame, condition: pl.Expr) -> Mask:

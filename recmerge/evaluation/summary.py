@@ -44,14 +44,20 @@ class Evaluated:
     about: dict[str, Any] = field(default_factory=dict)
 
     @property
+    def known(self) -> bool:
+        """Whether every user's candidates are known, so that the metrics of whole lists are too."""
+        return bool((self.ranks.n_candidates > 0).all())
+
+    @property
     def names(self) -> list[str]:
         """The metrics, in the order of the tables."""
-        return metric_names(self.ks)
+        return metric_names(self.ks, whole_list=self.known)
 
     @cached_property
     def values(self) -> npt.NDArray[np.float64]:
         """(U, M) every metric per user."""
-        return np.column_stack(list(per_user(self.ranks.n_better, self.ranks.n_tied, self.ks).values()))
+        sizes = self.ranks.n_candidates if self.known else None
+        return np.column_stack(list(per_user(self.ranks.n_better, self.ranks.n_tied, self.ks, sizes).values()))
 
 
 def figures(values: npt.NDArray[np.float64], names: Sequence[str], n_samples: int, seed: int) -> dict[str, Any]:
@@ -83,8 +89,7 @@ def summarise(result: Evaluated, n_samples: int = 2000, seed: int = 42) -> dict[
         (users whose target was not ranked: misses) and chance (each metric for a random order; null where unknown).
     """
     n = result.ranks.n_candidates
-    known = bool((n > 0).all())
-    size = int(np.median(n)) if known else None  # a published list may name one item twice, or a title hold the separator
+    size = int(np.median(n)) if result.known else None  # a published list may name one item twice, or a title hold the separator
     return {
         "n_users": len(result.ranks),
         "candidates": {"n": size, "sha256": result.candidates_sha256},
@@ -96,7 +101,7 @@ def summarise(result: Evaluated, n_samples: int = 2000, seed: int = 42) -> dict[
         "off_list": result.off_list,
         "ties": int((result.ranks.n_tied > 0).sum()),
         "unranked": int((~result.ranks.ranked).sum()),
-        "chance": chance(n, result.ks) if known else None,
+        "chance": chance(n, result.ks) if result.known else None,
         **result.about,
     }
 
@@ -111,8 +116,8 @@ def compare(systems: Sequence[Evaluated], baseline: Evaluated, n_samples: int = 
         seed: Of the resamples.
 
     Returns:
-        One entry per system and metric: run, baseline, metric, difference (system - baseline), ci95, p, p_holm (p
-        adjusted for the number of systems compared on that metric), detectable (80 % power), n_users.
+        One entry per system and metric: run, baseline, metric, difference (system - baseline), ci95, p (bootstrap), p_permutation, each
+        once more as p_holm and p_permutation_holm (adjusted for the number of systems compared on that metric), detectable (80 % power), n_users.
 
     Raises:
         ArtifactError: The users or candidates are not the same.
@@ -129,14 +134,16 @@ def compare(systems: Sequence[Evaluated], baseline: Evaluated, n_samples: int = 
                     "difference": d.value,
                     "ci95": [d.low, d.high],
                     "p": d.p,
+                    "p_permutation": d.p_permutation,
                     "detectable": d.detectable if np.isfinite(d.detectable) else None,
                     "n_users": d.n_users,
                 }
             )
     for name in baseline.names:
         same = [row for row in rows if row["metric"] == name]
-        for row, adjusted in zip(same, holm([row["p"] for row in same]), strict=True):
-            row["p_holm"] = adjusted
+        for key in ("p", "p_permutation"):
+            for row, adjusted in zip(same, holm([row[key] for row in same]), strict=True):
+                row[f"{key}_holm"] = adjusted
     return rows
 
 

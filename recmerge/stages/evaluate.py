@@ -11,25 +11,26 @@ import polars as pl
 
 from recmerge.config.evaluate import EvalConfig
 from recmerge.data.dataset import read_frame
+from recmerge.data.other_candidates import STORED
 from recmerge.errors import ArtifactError, ConfigError, GateError
-from recmerge.evaluation.metrics import hit_curve, metric_names
+from recmerge.evaluation.metrics import metric_names
 from recmerge.evaluation.published import read_published
-from recmerge.evaluation.ranks import candidate_lists, candidate_sha256, target_ranks
-from recmerge.evaluation.report.provenance import lineage_section
-from recmerge.evaluation.report.results import results_page
-from recmerge.evaluation.slices import ALL, Mask, head_threshold, slices, user_facts
+from recmerge.evaluation.slices import ALL, Mask, popularity_cuts, slices, user_facts
 from recmerge.evaluation.summary import Evaluated, check_paired, compare, gate_failures, per_user_frame, summarise
+from recmerge.evaluation.transfer import transfer
 from recmerge.names import EVENTS_FILE, FUSED_FILE, IS_TARGET, ITEM_ID, METRICS_FILE, PER_USER_FILE, RANKINGS_FILE, REPORT_FILE, USER_ID, USERS_FILE
 from recmerge.runs.directory import Run, write_text
-from recmerge.runs.lineage import trace
 from recmerge.runs.manifest import Input, Manifest, RunSpec, code_version, input_from_file, read_manifest, sha256_file
 from recmerge.runs.resolve import Found, resolve
 from recmerge.runs.workspace import Workspace, check_name
+from recmerge.stages.candidate_kinds import files_of, kind_of, read_places, refuse_mixed_kinds
+from recmerge.stages.evaluate_pages import report_page
 from recmerge.stages.execute import Plan
-from recmerge.stages.fuse import FUSED, find_parts, find_twin, fuse
+from recmerge.stages.fuse import FUSED, find_parts, find_twins, fuse
 
 KIND = "rankings"
 _OUTPUTS = (METRICS_FILE, PER_USER_FILE, REPORT_FILE)
+_STAGES = ("stages/candidate_kinds.py", "stages/evaluate.py", "stages/evaluate_pages.py", "stages/fuse.py")
 _RUN, _DATA, _BASELINE, _VALID = "run", "data", "baseline", "valid"
 
 
@@ -47,6 +48,7 @@ def plan_evaluate(config: EvalConfig, workspace: Workspace, name: str | None = N
     Raises:
         ArtifactError: A run or file is missing, or holds no rankings.
         ConfigError: The gate judges a metric that is not evaluated.
+        UsageError: The runs were asked different kinds of candidates.
     """
     if config.gate.metric not in metric_names(config.ks):
         raise ConfigError(f"gate.metric '{config.gate.metric}' is not evaluated with ks {config.ks}", fix=f"choose one of {', '.join(metric_names(config.ks))}")
@@ -60,15 +62,19 @@ def plan_evaluate(config: EvalConfig, workspace: Workspace, name: str | None = N
         parts = find_parts(workspace, config.fuse, asked)
         founds = list({f.path.resolve(): f for f in [*asked, *parts]}.values())
         baseline = _found(workspace, config.baseline) if config.baseline else None
-        shown |= {"runs": [f.label for f in founds], "baseline": baseline.label if baseline else None, "fuse": [f.label for f in parts]}
-        inputs = [*_inputs(workspace, founds, baseline), *(find_twin(workspace, f).as_input(f"{_VALID}:{f.label}", workspace) for f in parts)]
+        refuse_mixed_kinds([*founds, *([baseline] if baseline else [])], len(parts))
+        twins = find_twins(workspace, parts, config.fit_on)
+        labels = {key: [f.label for f in group] for key, group in (("runs", founds), ("fuse", parts), ("fit_on", twins))}
+        shown |= {**labels, "baseline": baseline.label if baseline else None}
+        asked_valid = [t.as_input(f"{_VALID}:{f.label}", workspace) for f, t in zip(parts, twins, strict=True)]
+        inputs = [*_inputs(workspace, founds, baseline), *asked_valid]
         default = (founds[0].manifest.name if asked else FUSED) + (f"-vs-{baseline.manifest.name}" if baseline else "")
     spec = RunSpec(
         stage="eval",
         name=check_name(name or default[:100].replace("..", "."), "evaluation name"),
         config=shown,
         inputs=tuple(inputs),
-        code=code_version("evaluation", "stages/evaluate.py", "stages/fuse.py", "assets/templates/report.html.j2"),
+        code=code_version("evaluation", *_STAGES, "assets/templates/report.html.j2"),
         seeds={"bootstrap": config.seed},
         ignore=("gate",),
     )
@@ -86,7 +92,8 @@ def run_evaluate(config: EvalConfig, run: Run) -> None:
         ArtifactError: Runs cannot be compared, or a file was changed since it was made.
         DataError: Rankings or files that cannot be trusted.
     """
-    lineage = fitted = None
+    fitted: dict[str, Any] | None = None
+    ranked: dict[str, Found] = {}
     baseline: Evaluated | None = None
     if config.result_jsonl:
         results = [_published(config, run)]
@@ -100,14 +107,14 @@ def run_evaluate(config: EvalConfig, run: Run) -> None:
         if config.fuse:
             fused, fitted = _fused(config, run, {f.label: (f, evaluated[f.path]) for f in founds.values()})
             results = [*results, *fused] if config.runs else [*fused, *results]
-        lineage = lineage_section(trace(run.workspace, [founds[role] for role in roles.values()]), run.spec.name)
+        ranked = {key: founds[roles[path]] for path, key in keys.items()}
     document = _document(config, run, results, baseline)
     if fitted is not None:
         document["fusion"] = {"fitted": fitted, "added": _added(config, results)}
     write_text(run.path / METRICS_FILE, json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
     per_user_frame(results).write_parquet(run.path / PER_USER_FILE, compression="zstd")
-    curves = {r.key: hit_curve(r.ranks.n_better, r.ranks.n_tied, int(r.ranks.n_candidates.max())) for r in results if r.ranks.n_candidates.max() > 0}
-    write_text(run.path / REPORT_FILE, results_page(document, curves, lineage))
+    data = next((run.workspace.root / i.path for i in run.spec.inputs if i.role == f"{_DATA}:{_RUN}-1"), None)  # of the judged run, or its first part
+    write_text(run.path / REPORT_FILE, report_page(run, document, results, ranked, data, config.seed))
     first = document["run"]
     run.facts |= {
         "kind": "metrics",
@@ -136,6 +143,10 @@ def check_gate(config: EvalConfig, metrics: dict[str, Any]) -> None:
             continue
         compared = [row for row in metrics["comparisons"] if row["run"] == key]
         reasons = gate_failures(block, compared, metric=gate.metric, max_malformed=gate.max_malformed, min_value=gate.min_value, no_worse=gate.no_worse)
+        if gate.no_worse_slice and metrics["transfer"]:
+            found = metrics["transfer"]
+            alarms = [row for row in found["alarms"] if row["run"] == key and row["slice"] != ALL]
+            reasons += [f"{found['metric']} is {-row['difference']:.4f} below the baseline in the slice {row['slice']}" for row in alarms]
         failed += [f"{key}: {reason}" for reason in reasons]
     if failed:
         raise GateError("; ".join(failed), fix="look at the report's table of outputs and slices, or lower the gate's demand with --set gate.<key>=<value>")
@@ -173,8 +184,10 @@ def _reopened(run: Run, item: Input) -> Found:
     path = run.workspace.root / item.path
     manifest = read_manifest(path)
     recorded = {o["path"]: o["sha256"] for o in manifest.outputs} if manifest else {}
-    if manifest is None or recorded.get(RANKINGS_FILE) != sha256_file(path / RANKINGS_FILE):
-        raise ArtifactError(f"{path / RANKINGS_FILE} is not what its manifest records", fix="delete that version's folder and rank again")
+    for name in files_of(manifest) if manifest else (RANKINGS_FILE,):
+        if name not in recorded or not (path / name).is_file() or recorded[name] != sha256_file(path / name):
+            raise ArtifactError(f"{path / name} is not what its manifest records", fix="delete that version's folder and rank again")
+    assert manifest is not None  # something is recorded
     return Found(path, manifest)
 
 
@@ -191,9 +204,8 @@ def _evaluated(config: EvalConfig, run: Run, role: str, found: Found, key: str) 
     data = next((i for i in run.spec.inputs if i.role == f"{_DATA}:{role}"), None)
     folder = run.workspace.root / data.path if data else None
     profile = (read_manifest(folder) or manifest).facts.get("profile") if folder else facts.get("profile")
-    ranks = target_ranks(rankings, facts.get("mode", "score"), repeats=profile == "published")
-    sha = candidate_sha256(rankings)
     recorded = facts.get("candidates", {}).get("sha256")
+    ranks, lists, sha = read_places(found.path, manifest, rankings, repeats=profile == "published")
     if recorded and recorded != sha and profile != "published":  # published lists are recorded with their repeats
         run.reporter.warn(f"the rankings of {key} hold other candidates than its manifest records ({sha[:12]}, recorded {recorded[:12]})")
     return Evaluated(
@@ -203,7 +215,7 @@ def _evaluated(config: EvalConfig, run: Run, role: str, found: Found, key: str) 
         ks=tuple(config.ks),
         candidates_sha256=sha,
         masks=_masks(run, rankings, folder, facts.get("split", "test"), key, len(ranks)),
-        lists=candidate_lists(rankings),
+        lists=lists,
         malformed=int(facts.get("malformed") or 0),
         off_list=int(facts.get("off_list") or 0),
         about={"run": _about(manifest, facts)},
@@ -218,6 +230,7 @@ def _about(manifest: Manifest, facts: dict[str, Any]) -> dict[str, Any]:
         "domains": list(facts.get("domains", [])),
         "mode": facts.get("mode", "score"),
         "split": facts.get("split", "test"),
+        "candidates": kind_of(manifest),
     }
 
 
@@ -226,7 +239,7 @@ def _masks(run: Run, rankings: pl.DataFrame, folder: Path | None, split: str, ke
         run.reporter.warn(f"the data set of {key} is not in this workspace as it was ranked: no slices of users")
         return {ALL: np.ones(n_users, dtype=np.bool_)}
     users, events = read_frame(folder / USERS_FILE), read_frame(folder / EVENTS_FILE)
-    return slices(user_facts(rankings.select(USER_ID, ITEM_ID, IS_TARGET), users, events, split), head_threshold(events))
+    return slices(user_facts(rankings.select(USER_ID, ITEM_ID, IS_TARGET), users, events, split), popularity_cuts(events))
 
 
 def _fused(config: EvalConfig, run: Run, known: dict[str, tuple[Found, Evaluated]]) -> tuple[list[Evaluated], dict[str, Any]]:
@@ -271,6 +284,7 @@ def _document(config: EvalConfig, run: Run, results: Sequence[Evaluated], baseli
     with run.reporter.bar("evaluate", len(results)) as bar:
         for result in results:
             blocks[result.key] = summarise(result, config.n_bootstrap, config.seed)
+            blocks[result.key]["candidates"]["kind"] = result.about["run"].get("candidates", STORED)
             bar.advance(note=result.key)
     compared = [r for r in results if baseline is not None and (r.key != baseline.key or len(results) == 1)]
     return {
@@ -278,5 +292,6 @@ def _document(config: EvalConfig, run: Run, results: Sequence[Evaluated], baseli
         "runs": blocks,
         "baseline": baseline.key if baseline else None,
         "comparisons": compare(compared, baseline, config.n_bootstrap, config.seed) if baseline else [],
+        "transfer": transfer(compared, baseline, config.n_bootstrap, config.seed) if baseline else None,
         "bootstrap": {"n_samples": config.n_bootstrap, "seed": config.seed},
     }

@@ -60,6 +60,31 @@ def find_part(workspace: Workspace, ref: str, domain: str | None) -> Found:
     return found
 
 
+def find_twins(workspace: Workspace, parts: Sequence[Found], named: Sequence[str]) -> list[Found]:
+    """Find the rankings of validation events that a fusion is fitted on.
+
+    Args:
+        workspace: Where runs live.
+        parts: Rankings of test events.
+        named: Infer runs, one for each part in their order; empty: the newest of each, see `find_twin`.
+
+    Returns:
+        One for each part.
+
+    Raises:
+        ArtifactError: There is none.
+        UsageError: A named one does not rank validation events, or not by the system of its part.
+    """
+    if not named:
+        return [find_twin(workspace, part) for part in parts]
+    twins = [resolve(workspace, ref, ["infer"], kind="ranking run", hint="recmerge infer DOMAIN --split valid") for ref in named]
+    for part, twin in zip(parts, twins, strict=True):
+        if twin.manifest.facts.get("split") != VALID or _system(twin.manifest) != _system(part.manifest):
+            what = f"--fit-on: '{twin.label}' is not the ranking of validation events by the system of '{part.label}'"
+            raise UsageError(what, fix="name one run for each of --fuse, in its order, or leave --fit-on out")
+    return twins
+
+
 def find_twin(workspace: Workspace, found: Found) -> Found:
     """Find the run in which the same system ranks validation events.
 
@@ -93,7 +118,8 @@ def _system(manifest: Manifest) -> tuple[object, ...]:
 def _command(manifest: Manifest) -> str:
     config = manifest.config
     how = f"--ranker {config['ranker']}" if config.get("ranker") else f"--adapter {config.get('adapter')}"
-    return f"recmerge infer {manifest.facts.get('domains', ['DOMAIN'])[0]} {how} --split valid --name {manifest.name}-valid"
+    asked = [f"--set {key}={config[key]}" for key in ("candidates", "order_seed") if key in config]
+    return " ".join([f"recmerge infer {manifest.facts.get('domains', ['DOMAIN'])[0]} {how}", *asked, f"--split valid --name {manifest.name}-valid"])
 
 
 def fuse(parts: Sequence[tuple[str, Found, Found]], like: Evaluated, model: Model, seed: int, folder: Path) -> tuple[list[Evaluated], dict[str, Any]]:

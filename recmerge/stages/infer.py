@@ -9,21 +9,26 @@ import polars as pl
 
 from recmerge.config.infer import InferConfig
 from recmerge.data.dataset import Domain, Example, candidates_sha256, examples, read_domain
+from recmerge.data.other_candidates import ALL, POPULAR, SIMILAR, STORED, in_other_order, popular_candidates, similar_candidates
 from recmerge.data.prompts import PUBLISHED_WORDING, Wording
 from recmerge.errors import ArtifactError, DataError, UsageError
-from recmerge.names import GENERATIONS_FILE, IS_TARGET, ITEM_ID, RANK, RANKINGS_FILE, SCORE, USER_ID, VALID
-from recmerge.rankers import load_ranker, new_ranker
+from recmerge.names import GENERATIONS_FILE, IS_TARGET, ITEM_ID, RANK, RANKINGS_FILE, SCORE, TARGETS_FILE, USER_ID, VALID
+from recmerge.rankers import CatalogueRanker, Ranker, load_ranker, new_ranker
+from recmerge.rankers.tfidf import TfidfRanker
 from recmerge.runs.directory import Run
 from recmerge.runs.manifest import Input, RunSpec, code_version
 from recmerge.runs.resolve import Found, resolve
 from recmerge.runs.workspace import Workspace, check_name
 from recmerge.stages.execute import Plan
+from recmerge.stages.infer_all import rank_catalogue, refuse_unable
 from recmerge.stages.train_ranker import find_trained_ranker
 
 _LLM_CODE = (
     *("lm/base.py", "lm/encoding.py", "lm/generation.py", "lm/lora.py", "lm/parsing.py", "lm/scoring.py"),
     *("rankers/llm.py", "data/prompts.py", "data/dataset.py", "stages/infer.py"),
 )
+_RANKER_CODE = ("rankers/__init__.py", "rankers", "data/dataset.py", "stages/infer.py")
+_OTHER_CODE = ("data/candidates.py", "data/draws.py", "data/other_candidates.py", "rankers/per_domain.py", "rankers/tfidf.py", "stages/infer_all.py")
 IGNORED = ("device", "batch_size", "adapter", "base", "revision")  # adapter and base enter by their content
 
 
@@ -40,29 +45,44 @@ def plan_infer(config: InferConfig, workspace: Workspace, domain: str, name: str
         The plan.
 
     Raises:
-        UsageError: Neither or both of adapter and ranker are given.
+        UsageError: Neither or both of adapter and ranker are given, or the whole catalogue is asked of what cannot rank it.
     """
     if (config.adapter is None) == (config.ranker is None):
         raise UsageError("give exactly one of --adapter and --ranker", fix=f"recmerge infer {domain} --adapter {domain}")
+    if config.candidates == ALL:
+        _refuse_whole(config)
     data = resolve(workspace, domain, ["build"], kind="domain", hint=f"recmerge data build {domain} --config CONFIG")
     inputs: list[Input] = [data.as_input("data", workspace)]
     resolved = config.resolved()
+    more = () if config.candidates == STORED and config.order_seed is None else _OTHER_CODE
     if config.ranker is not None:
-        label, code = config.ranker, code_version("rankers/__init__.py", "rankers", "data/dataset.py", "stages/infer.py")
+        label, code = config.ranker, code_version(*_RANKER_CODE, *more)
         new_ranker(config.ranker)  # refuses what cannot be used before anything is written
         trained = find_trained_ranker(workspace, config.ranker, data)
         inputs += [trained.as_input("ranker", workspace)] if trained else []
     else:
-        label, code = _plan_adapter(config, workspace, data, inputs, resolved)
+        label = _plan_adapter(config, workspace, data, inputs, resolved)
+        code = code_version(*_LLM_CODE, *more)
     generated = "-generate" if config.mode == "generate" else ""
     valid = "-valid" if config.split == VALID else ""
-    name = check_name(name or f"{data.manifest.name}-{label}{generated}{valid}"[:100])
+    other = ("" if config.candidates == STORED else f"-{config.candidates}") + ("" if config.order_seed is None else f"-order{config.order_seed}")
+    name = check_name(name or f"{data.manifest.name}-{label}{generated}{valid}"[: 100 - len(other)] + other)
     spec = RunSpec("infer", name, resolved, tuple(inputs), code, {"seed": config.seed}, IGNORED)
-    outputs = (RANKINGS_FILE, *((GENERATIONS_FILE,) if config.mode == "generate" else ()))
-    return Plan(spec, outputs)
+    outputs = (*((GENERATIONS_FILE,) if config.mode == "generate" else ()), *((TARGETS_FILE,) if config.candidates == ALL else ()))
+    return Plan(spec, (RANKINGS_FILE, *outputs))
 
 
-def _plan_adapter(config: InferConfig, workspace: Workspace, data: Found, inputs: list[Input], resolved: dict[str, Any]) -> tuple[str, str]:
+def _refuse_whole(config: InferConfig) -> None:
+    if config.order_seed is not None:
+        raise UsageError(f"order_seed={config.order_seed} puts lists in another order, and --candidates all has no lists", fix="leave one of the two out")
+    if config.ranker is None:
+        refuse_unable(None, f"adapter '{config.adapter}'")
+    else:
+        refuse_unable(new_ranker(config.ranker), f"ranker '{config.ranker}'")
+
+
+def _plan_adapter(config: InferConfig, workspace: Workspace, data: Found, inputs: list[Input], resolved: dict[str, Any]) -> str:
+    """Add the base and the adapter to the inputs and the prompt to the settings; return what to call them."""
     from dataclasses import asdict
 
     from recmerge.lm.base import fingerprint
@@ -86,41 +106,62 @@ def _plan_adapter(config: InferConfig, workspace: Workspace, data: Found, inputs
         resolved["prompt"] = asdict(prompt_settings(found.card, found.base))
     if "wording" in data.manifest.facts and not found.card.get("prompt"):  # an adapter that recmerge trained was taught in recmerge's words
         resolved["wording"] = data.manifest.facts["wording"]
-    return found.label, code_version(*_LLM_CODE)
+    return found.label
 
 
 def run_infer(config: InferConfig, run: Run) -> None:
-    """Rank and write `rankings.parquet`: user_id, item_id, score, rank, is_target.
+    """Rank and write `rankings.parquet`: user_id, item_id, score, rank, is_target; of a whole catalogue also `targets.parquet`.
 
     Args:
         config: Its settings.
         run: Where to write.
 
     Raises:
-        DataError: The split asks nobody.
+        DataError: The split asks nobody, or other candidates than the stored ones cannot be drawn.
     """
     domain = read_domain(run.input_path("data"))
     asked = examples(domain, config.split, config.users, config.seed)
     if not asked:
         raise DataError(f"nobody is asked in the {config.split} split of '{domain.name}'", fix="rank the other split, --split test or valid")
+    asked = _other_lists(config, domain, asked)
     run.facts.update(
         kind="rankings",
         domains=[domain.name],
         mode=config.mode,
         split=config.split,
         n_users=len(asked),
-        candidates={"n": max((len(e.candidates) for e in asked), default=0), "sha256": candidates_sha256(asked)},
+        candidates={"n": max((len(e.candidates) for e in asked), default=0), "sha256": candidates_sha256(asked), "kind": config.candidates},
         malformed=0,
         off_list=0,
     )
     if config.ranker is not None:
         run.facts["label"] = config.ranker
-        _write_scores(run.path, asked, _rank_with(config.ranker, domain, asked, config, run))
+        ranker = _fitted(config.ranker, domain, config, run)
+        if config.candidates == ALL:
+            assert isinstance(ranker, CatalogueRanker)  # the plan refuses others
+            rank_catalogue(ranker, domain, config.split, asked, run)
+        else:
+            _write_scores(run.path, asked, ranker.score(asked))
     else:
         _infer_llm(config, run, domain, asked)
 
 
-def _rank_with(name: str, domain: Domain, asked: Sequence[Example], config: InferConfig, run: Run) -> np.ndarray:
+def _other_lists(config: InferConfig, domain: Domain, asked: list[Example]) -> list[Example]:
+    """Put the candidates that the settings ask for in the place of the stored ones."""
+    if config.candidates == POPULAR:
+        asked = popular_candidates(domain, config.split, asked)
+    elif config.candidates == SIMILAR:
+        titles = TfidfRanker()
+        titles.fit(domain)
+        asked = similar_candidates(domain, config.split, asked, lambda targets, items: titles.score_all(_one_title_each(domain, targets), items))
+    return asked if config.order_seed is None else in_other_order(asked, config.order_seed)
+
+
+def _one_title_each(domain: Domain, targets: Sequence[str]) -> list[Example]:
+    return [Example(domain.name, "", (target,), target, ()) for target in targets]
+
+
+def _fitted(name: str, domain: Domain, config: InferConfig, run: Run) -> Ranker:
     roles = {i.role for i in run.spec.inputs}
     ranker = new_ranker(name, seed=config.seed)
     if "ranker" in roles:
@@ -128,7 +169,7 @@ def _rank_with(name: str, domain: Domain, asked: Sequence[Example], config: Infe
     else:
         ranker.fit(domain)
         run.facts.update(ranker.facts)
-    return ranker.score(asked)
+    return ranker
 
 
 def _infer_llm(config: InferConfig, run: Run, domain: Domain, asked: Sequence[Example]) -> None:

@@ -158,7 +158,7 @@ def test_words_leave_out_what_does_not_exist():
     ("change", "said"),
     [
         ({"systems": {}}, "systems"),
-        ({"systems": {"a": {}}}, "exactly one of adapter, merge, union and ranker"),
+        ({"systems": {"a": {}}}, "exactly one of adapter, merge, union, ranker and fuse"),
         ({"systems": {"a": {"ranker": "random", "adapter": "none"}}}, "not adapter and ranker"),
         ({"systems": {"a b": {"ranker": "random"}, "a-b": {"ranker": "random"}}}, "labels must differ"),
         ({"systems": {"a": {"ranker": "random", "base": "nano"}}}, "base goes with adapter: none"),

@@ -51,5 +51,5 @@ def test_toys_and_movielens_1m(cli: Cli, pair: Workspace) -> None:
     assert films["density"] == pytest.approx(999_611 / (6_040 * 3_416), abs=1e-6)
     assert films["one_time_share"] < toys["one_time_share"]  # seconds there, days here
     page = Path(stats["outputs"][0]["path"]).read_text(encoding="utf-8")
-    assert page.count("<svg") == 4
+    assert page.count('<svg class="chart"') == 5
     assert all(name in page for name in ("ml-1m", "toys"))

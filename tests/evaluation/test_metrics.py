@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from recmerge.evaluation.metrics import chance, expected_metric, hit_curve, metric_names, per_user
+from recmerge.evaluation.metrics import chance, expected_metric, hit_curve, metric_names, per_user, whole_list_metrics
 
 INF = float("inf")
 
@@ -41,6 +41,14 @@ def test_without_ties(name: str, rank: int, expected: float) -> None:
 def test_thirty_equal_scores(name: str, expected: float) -> None:
     assert expected_metric(name, [0], [29])[0] == pytest.approx(expected, abs=1e-15)
     assert chance([30, 30], [1, 3, 5]).get(name, expected) == pytest.approx(expected, abs=1e-15)
+
+
+def test_the_whole_list_by_hand() -> None:
+    found = whole_list_metrics([0, 3, 1, INF, 0], [0, 0, 2, 0, 0], [4, 4, 4, 4, 1])
+    assert found["auc"].tolist() == pytest.approx([1, 0, 1 / 3, 0, 1])  # tied with two below one better: 1 of 3 others below, on average
+    assert found["mean_rank"].tolist() == [1, 4, 3, 4, 1]
+    assert chance([5], [1])["auc"] == 0.5
+    assert chance([5], [1])["mean_rank"] == 3.0
 
 
 def test_a_tie_across_the_cut_off() -> None:

@@ -5,7 +5,7 @@ import pytest
 
 from recmerge.data.dataset import Example, candidates_sha256
 from recmerge.errors import DataError
-from recmerge.evaluation.ranks import candidate_sha256, target_ranks
+from recmerge.evaluation.ranks import candidate_sha256, counted_ranks, target_ranks
 
 
 def rankings(*users: tuple[str, list[tuple[str, float | None]], str], ranks: list[int | None] | None = None) -> pl.DataFrame:
@@ -122,3 +122,24 @@ def test_sha_equals_that_of_the_data_set() -> None:
     assert candidate_sha256(frame) == candidates_sha256(asked)
     other = frame.with_columns(is_target=pl.col("item_id") == "a")
     assert candidate_sha256(other) != candidates_sha256(asked)
+
+
+def counts(*rows: tuple[str, int, int | None, int]) -> pl.DataFrame:
+    return pl.DataFrame(rows, schema=["user_id", "n_candidates", "n_better", "n_tied"], orient="row")
+
+
+def test_places_may_come_from_counts() -> None:
+    found = counted_ranks(counts(("v", 18_000, 17_999, 0), ("u", 3, 0, 2)))
+    assert found.user_id.tolist() == ["u", "v"]
+    assert found.n_candidates.tolist() == [3, 18_000]
+    assert found.target_rank.tolist() == [2, 18_000]
+
+
+@pytest.mark.parametrize("wrong", [("u", 3, 3, 0), ("u", 3, 1, 2), ("u", 3, -1, 0), ("u", 3, None, 0), ("w", 3, 0, 0)])
+def test_counts_that_do_not_fit_are_refused(wrong: tuple[str, int, int | None, int]) -> None:
+    with pytest.raises(DataError, match=f"of '{wrong[0]}'"):
+        counted_ranks(counts(("w", 3, 0, 0), wrong))
+    with pytest.raises(DataError, match="no column n_tied"):
+        counted_ranks(counts(wrong).drop("n_tied"))
+    with pytest.raises(DataError, match="no row"):
+        counted_ranks(counts())

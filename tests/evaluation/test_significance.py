@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from recmerge.evaluation.significance import bootstrap_means, detectable_difference, holm, interval, paired_differences
+from recmerge.evaluation.significance import bootstrap_means, detectable_difference, holm, interval, paired_differences, permutation_test
 
 
 def test_one_value_has_no_spread() -> None:
@@ -88,3 +88,38 @@ def test_holm_by_hand() -> None:
     assert holm([0.04, 0.01, 0.03]) == pytest.approx([0.06, 0.03, 0.06])
     assert holm([0.9, 0.8]) == [1.0, 1.0]
     assert holm([]) == []
+
+
+def test_permutations_of_three_users_by_hand() -> None:
+    # |1 + 1 + 2| of the signs' eight sums 4, 2, 2, 0, 0, -2, -2, -4: two are as far from zero as 4, six as far as 2
+    all_up, mixed = permutation_test(np.array([[1.0, 1.0], [1.0, -1.0], [2.0, 2.0]]), 40_000)
+    assert all_up == pytest.approx(2 / 8, abs=0.01)
+    assert mixed == pytest.approx(6 / 8, abs=0.01)
+
+
+def test_permutations_agree_with_a_coin_per_user() -> None:
+    delta = np.random.default_rng(0).choice([-0.5, 0.0, 0.25, 1.0], (300, 1), p=[0.2, 0.6, 0.1, 0.1])
+    coins = np.random.default_rng(1).choice([-1.0, 1.0], (20_000, 300))
+    share = (np.abs(coins @ delta[:, 0]) >= abs(delta.sum()) - 1e-9).mean()
+    assert permutation_test(delta, 20_000)[0] == pytest.approx(share, abs=0.01)
+
+
+def test_permutations_at_their_ends() -> None:
+    assert permutation_test(np.zeros((10, 1)), 99).tolist() == [1.0]
+    assert permutation_test(np.ones((100, 1)), 99).tolist() == [1 / 100]
+    delta = np.random.default_rng(0).normal(size=(50, 2))
+    assert permutation_test(delta, 500)[1] == permutation_test(delta[:, 1:], 500)[0]  # a metric's p is its own
+
+
+def test_a_true_null_is_rejected_as_often_as_said_and_intervals_cover() -> None:
+    # 300 evaluations of two systems that are alike, and of a mean that is known: 95 % intervals and 5 % tests keep their word
+    draw, rejected, permuted, covered = np.random.default_rng(0), 0, 0, 0
+    for i in range(300):
+        one, two = (draw.binomial(1, 0.2, (200, 1)).astype(float) for _ in range(2))
+        (found,) = paired_differences(one, two, 400, seed=i)
+        rejected, permuted = rejected + (found.p < 0.05), permuted + (found.p_permutation < 0.05)
+        low, high = interval(bootstrap_means(one, 400, seed=i))[:, 0]
+        covered += low <= 0.2 <= high
+    assert 3 <= rejected <= 30  # 15 expected; 3.8 is its standard deviation
+    assert 3 <= permuted <= 30
+    assert 268 <= covered <= 297  # 285 expected; the percentile interval of 200 users is a little short

@@ -1,6 +1,6 @@
 import polars as pl
 
-from recmerge.evaluation.slices import head_threshold, slices, user_facts
+from recmerge.evaluation.slices import popularity_cuts, slices, user_facts
 
 USERS = pl.DataFrame({"user_id": ["u1", "u2", "u3"], "tied": [True, False, False]})
 EVENTS = pl.DataFrame(  # a time split: u3 has no validation event, u2 one event behind the test that nobody asks about
@@ -29,7 +29,7 @@ def test_facts_count_training_events_alone() -> None:
 
 
 def test_slices() -> None:
-    masks = slices(user_facts(RANKINGS, USERS, EVENTS, "test"), head_from=3)
+    masks = slices(user_facts(RANKINGS, USERS, EVENTS, "test"), (3, 2))
     members = {name: [f"u{i + 1}" for i, inside in enumerate(mask) if inside] for name, mask in masks.items()}
     assert members == {
         "all": ["u1", "u2", "u3", "u4"],
@@ -44,13 +44,21 @@ def test_slices() -> None:
 
 
 def test_empty_slices_are_left_out() -> None:
-    masks = slices(user_facts(RANKINGS.head(2), USERS, EVENTS, "test"), head_from=3)
+    masks = slices(user_facts(RANKINGS.head(2), USERS, EVENTS, "test"), (3, 2))
     assert set(masks) == {"all", "tied_last_two", "history_1-4", "target_head"}
 
 
-def test_head_is_the_most_bought_fifth() -> None:
-    counts = {"a": 9, "b": 7, "c": 3, "d": 3, "e": 1, "f": 1, "g": 1, "h": 1, "i": 1, "j": 1}
+def test_a_target_of_the_middle() -> None:
+    facts = user_facts(RANKINGS, USERS, EVENTS, "test")  # targets bought 3, 1, 0 and 3 times in training
+    masks = slices(facts, (3, 1))
+    assert masks["target_middle"].tolist() == [False, True, False, False]
+    assert "target_tail" not in masks
+    assert sum(masks[name].astype(int) for name in ("target_head", "target_middle", "target_unseen")).tolist() == [1, 1, 1, 1]
+
+
+def test_head_is_the_most_bought_fifth_and_middle_the_rest_of_the_upper_half() -> None:
+    counts = {"a": 9, "b": 7, "c": 3, "d": 3, "e": 2, "f": 1, "g": 1, "h": 1, "i": 1, "j": 1}
     events = pl.DataFrame({"item_id": [i for i, n in counts.items() for _ in range(n)]}).with_columns(split=pl.lit("train"))
-    assert head_threshold(events) == 7  # two of ten items
-    assert head_threshold(events.head(3)) == 3  # one item alone is the head
-    assert head_threshold(events.clear()) == 1
+    assert popularity_cuts(events) == (7, 2)  # two of ten items, five of ten
+    assert popularity_cuts(events.head(3)) == (3, 3)  # one item alone is the head
+    assert popularity_cuts(events.clear()) == (1, 1)

@@ -29,9 +29,12 @@ def test_summary_by_hand() -> None:
     assert (block["n_users"], block["ties"], block["unranked"], block["malformed"], block["off_list"]) == (4, 1, 1, 1, 0)
     assert block["candidates"] == {"n": 10, "sha256": "abc"}
     assert block["chance"]["ndcg@1"] == pytest.approx(1 / 10)
-    for figure in block["metrics"].values():
+    # of ten candidates: 9, 8, 4.5 and, for the miss, 0 below the target; places 1, 2, 5.5 and the last
+    assert value["auc"] == pytest.approx((9 + 8 + 4.5 + 0) / 9 / 4)
+    assert value["mean_rank"] == pytest.approx((1 + 2 + 5.5 + 10) / 4)
+    for name, figure in block["metrics"].items():
         low, high = figure["ci95"]
-        assert 0 <= low <= figure["value"] <= high <= 1
+        assert 0 <= low <= figure["value"] <= high <= (10 if name == "mean_rank" else 1)
 
 
 def test_slices_hold_their_users() -> None:
@@ -82,7 +85,7 @@ def test_other_candidates_cannot_be_paired() -> None:
 
 def test_per_user_frame() -> None:
     frame = per_user_frame([evaluated("one"), evaluated("two")])
-    assert frame.columns == ["run", "user_id", "target_rank", "n_better", "n_tied", "ndcg@1", "ndcg@3", "ndcg@5", "mrr@5", "hr@5", "mrr"]
+    assert frame.columns == ["run", "user_id", "target_rank", "n_better", "n_tied", "ndcg@1", "ndcg@3", "ndcg@5", "mrr@5", "hr@5", "mrr", "auc", "mean_rank"]
     assert frame["run"].to_list() == ["one"] * 4 + ["two"] * 4
     one = frame.filter(pl.col("run") == "one")
     assert one["target_rank"].to_list() == [1, 2, 5.5, None]

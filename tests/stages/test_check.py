@@ -82,12 +82,12 @@ def test_stats(cli: Cli, built: Path) -> None:
     assert page["path"] == f"{built}/stats/sports-v001.html"
     text = Path(page["path"]).read_text(encoding="utf-8")
     assert page["bytes"] == len(text.encode())
-    assert text.count("<svg") == 5
+    assert text.count('<svg class="chart"') == 5
     assert document["tokenizer"] == "nano"
     assert document["domains"]["sports"]["title_tokens"]["mean"] >= document["domains"]["sports"]["title_words"]["mean"]
     bare = json.loads(cli("data", "stats", "sports", "--base", "none", "--out", built.parent / "bare.html", "--json")[1])
     assert "title_tokens" not in bare["domains"]["sports"]
-    assert (built.parent / "bare.html").read_text(encoding="utf-8").count("<svg") == 4
+    assert (built.parent / "bare.html").read_text(encoding="utf-8").count('<svg class="chart"') == 4
     code, _, err = cli("data", "stats", "sports", "--base", "./nowhere")
     assert (code, err.count("\n")) == (4, 1)
     assert cli("data", "stats", "sports", "--quiet")[0] == 0  # the page of a version is always the same

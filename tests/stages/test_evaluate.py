@@ -26,10 +26,12 @@ def rank_run(
     n_users: int = N_USERS,
     items: Sequence[str] = ITEMS,
     inputs: Sequence[Input] = (),
+    others: dict[int, Sequence[float | None]] | None = None,
     **facts: Any,
 ) -> Path:
-    """A ranking run in which every user gets the same scores and the target is the first item."""
-    rows = [(f"u{u:02d}", item, score, item == items[0]) for u in range(n_users) for item, score in zip(items, scores, strict=True)]
+    """A ranking run in which every user, but for the `others`, gets the same scores and the target is the first item."""
+    lists = [(others or {}).get(u, scores) for u in range(n_users)]
+    rows = [(f"u{u:02d}", item, score, item == items[0]) for u, own in enumerate(lists) for item, score in zip(items, own, strict=True)]
     schema = {"user_id": pl.String, "item_id": pl.String, "score": pl.Float64, "is_target": pl.Boolean}
     frame = pl.DataFrame(rows, schema=schema, orient="row").with_columns(rank=pl.lit(1, dtype=pl.Int32))
     with open_run(workspace, RunSpec("infer", name, {"scores": list(scores), "facts": facts}, tuple(inputs), "test")) as run:
@@ -46,6 +48,7 @@ def data_run(workspace: Workspace) -> Input:
         pl.DataFrame({"user_id": users, "n_events": [5] * 6 + [20] * 6, "tied": [True] * 4 + [False] * 8}).write_parquet(run.path / "users.parquet")
         events = [(user, "a", 0, "train") for user in users] + [(user, "b", 4 if i < 6 else 19, "test") for i, user in enumerate(users)]
         pl.DataFrame(events, schema=["user_id", "item_id", "position", "split"], orient="row").write_parquet(run.path / "events.parquet")
+        pl.DataFrame({"item_id": ITEMS, "title": [f"Title {i}" for i in ITEMS]}).write_parquet(run.path / "items.parquet")
         run.facts |= {"kind": "domain", "domains": ["sports"], "profile": "clean"}
     return resolve(workspace, "sports", ["build"]).as_input("data", workspace)
 
@@ -71,7 +74,7 @@ def test_end_to_end(workspace: Workspace, cli: Cli) -> None:
         "run.json",
     ]
     metrics = metrics_of(path)
-    assert list(metrics["metrics"]) == ["ndcg@1", "ndcg@3", "ndcg@5", "mrr@5", "hr@5", "mrr"]
+    assert list(metrics["metrics"]) == ["ndcg@1", "ndcg@3", "ndcg@5", "mrr@5", "hr@5", "mrr", "auc", "mean_rank"]
     assert metrics["metrics"]["ndcg@1"] == {"value": 1.0, "ci95": [1.0, 1.0]}
     assert metrics["runs"]["flat"]["metrics"]["ndcg@1"]["value"] == 1 / 4
     assert metrics["runs"]["flat"]["metrics"]["mrr"]["value"] == pytest.approx((1 + 1 / 2 + 1 / 3 + 1 / 4) / 4)
@@ -162,6 +165,26 @@ def test_gate(workspace: Workspace, cli: Cli) -> None:
     assert cli("eval", "good", "--gate", "--quiet", "--set", "gate.metric=hr@10")[0] == 2
 
 
+def test_a_loss_in_a_slice_is_told_and_may_fail_the_gate(workspace: Workspace, cli: Cli) -> None:
+    data, right, wrong = data_run(workspace), [3, 2, 1, 0], [0, 1, 2, 3]
+    rank_run(workspace, "own", right, inputs=[data], others=dict.fromkeys(range(6, 12), wrong))  # right for those with a short history
+    rank_run(workspace, "moved", right, inputs=[data], others=dict.fromkeys(range(6), wrong))
+    code, out, err = cli("eval", "moved", "--baseline", "own", "--gate", "--json")
+    assert code == 0  # over all users they are level
+    lost = {"tied_last_two", "history_1-4"}
+    found = metrics_of(workspace.root / "runs/eval/moved-vs-own/v001")["transfer"]
+    assert {row["slice"] for row in found["alarms"]} == lost
+    assert json.loads(out)["transfer"] == found
+    assert "negative transfer: 'moved' is below 'own' on ndcg@1" in err
+    code, _, err = cli("eval", "moved", "--baseline", "own", "--gate", "--quiet", "--set", "gate.no_worse_slice=true")
+    assert code == 8
+    assert "1.0000 below the baseline in the slice history_1-4" in err
+    text = (workspace.root / "runs/eval/moved-vs-own/v001/report.html").read_text()
+    assert "negative transfer" in text
+    assert cli("eval", "moved", "--quiet")[0] == 0
+    assert metrics_of(workspace.root / "runs/eval/moved/v001")["transfer"] is None
+
+
 def test_markup_in_labels_is_text(workspace: Workspace, cli: Cli) -> None:
     evil = "[red]x[/] [/bold] \x1b[31m<b>"
     rank_run(workspace, "good", [3, 2, 1, 0], label=evil)
@@ -182,7 +205,7 @@ def test_what_is_shown(workspace: Workspace, cli: Cli) -> None:
     for text in ("ndcg@1 [95 %]", "1.0000 [1.0000, 1.0000]", "+0.7500 [+0.7500, +0.7500] p 0.0100", "report.html"):
         assert text in err
     assert err.splitlines()[-1].startswith("next: recmerge ")
-    assert list(metrics_of(workspace.root / "runs/eval/good-vs-flat/v001")["metrics"]) == ["ndcg@1", "ndcg@2", "mrr@2", "hr@2", "mrr"]
+    assert list(metrics_of(workspace.root / "runs/eval/good-vs-flat/v001")["metrics"]) == ["ndcg@1", "ndcg@2", "mrr@2", "hr@2", "mrr", "auc", "mean_rank"]
 
 
 def test_dry_run_writes_nothing(workspace: Workspace, cli: Cli) -> None:

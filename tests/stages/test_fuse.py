@@ -125,3 +125,43 @@ def test_too_few_validation_users(workspace: Workspace, cli: Cli) -> None:
     code, _, err = cli("eval", "--fuse", "sports-left,sports-right")
     assert code == 4
     assert "5 validation users" in err
+
+
+def test_the_rankings_that_a_fusion_is_fitted_on_may_be_named(three: Workspace, cli: Cli) -> None:
+    for name, weight in (("sports-left", 0.9), ("sports-right", 0.1)):
+        rank(three, name, "valid", weight=weight, n_users=30)  # newer, and so what is found by itself
+
+    def fitted(*more: str) -> int:
+        code, out, err = cli("eval", "--fuse", "sports-left,sports-right", "--set", "fusion_model=logit", "--json", *more)
+        assert code == 0, err
+        return int(json.loads(out)["fusion"]["fitted"]["fused"]["n_users"])
+
+    assert fitted() == 30
+    assert fitted("--fit-on", "sports-left-valid@v001,sports-right-valid@v001") == 60
+    assert fitted("--fit-on", "sports-left-valid,sports-right-valid") == 30
+    assert len(list((three.root / "runs" / "eval" / "fused").iterdir())) == 2  # naming what is found anyway is the same evaluation
+
+
+@pytest.mark.parametrize(
+    ("named", "code", "what"),
+    [
+        ("sports-left-valid", 2, "names 1 runs, fuse (--fuse) 2"),
+        ("sports-right-valid,sports-left-valid", 2, "is not the ranking of validation events by the system of 'infer/sports-left"),
+        ("sports-left,sports-right", 2, "is not the ranking of validation events"),
+        ("sports-left-valid,nothing", 4, "nothing"),
+    ],
+)
+def test_bad_rankings_to_fit_on(three: Workspace, cli: Cli, named: str, code: int, what: str) -> None:
+    found, _, err = cli("eval", "--fuse", "sports-left,sports-right", "--fit-on", named)
+    assert found == code
+    assert what in err
+    assert sum(line.startswith("error[") for line in err.splitlines()) == 1
+
+
+def test_the_twin_of_other_candidates_was_asked_the_same(workspace: Workspace, cli: Cli) -> None:
+    for name in ("sports-left", "sports-right"):
+        rank(workspace, name, "valid", weight=0.5)
+        rank(workspace, name, "test", weight=0.5, candidates="popular")
+    code, _, err = cli("eval", "--fuse", "sports-left,sports-right")
+    assert code == 4
+    assert "recmerge infer sports --ranker left --set candidates=popular --split valid --name sports-left-valid" in err

@@ -65,7 +65,7 @@ class _Job:
 
     def settled(self, cell: Cell) -> bool:
         """Whether every input of a cell has come to an end."""
-        return all(self.outcomes[key].state != "waiting" for key in (*cell.needs, *cell.wants))
+        return all(self.outcomes[key].state != "waiting" for key in cell.inputs)
 
     def ready(self, cell: Cell) -> bool:
         """Announce a cell whose inputs exist; mark one that lacks them as skipped."""
@@ -151,7 +151,7 @@ def count_done(graph: Graph, run_cell: RunCell, workspace: Workspace) -> int:
     """
     refs: dict[str, str] = {}
     for cell in graph:
-        if any(key not in refs for key in (*cell.needs, *cell.wants)):
+        if any(key not in refs for key in cell.inputs):
             continue
         try:
             preview = run_cell([*cell.words(refs), "--dry-run"], cell.key)

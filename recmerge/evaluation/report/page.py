@@ -11,9 +11,11 @@ from markupsafe import Markup
 
 import recmerge
 from recmerge.errors import printable
-from recmerge.evaluation.report.charts import Bar, Line, Reference, bar_chart, line_chart
+from recmerge.evaluation.report.charts import NARROW, WIDTH, Bar, Line, Reference, bar_chart
 from recmerge.evaluation.report.graph import Node, lineage_chart
 from recmerge.evaluation.report.heat import heat_map
+from recmerge.evaluation.report.lines import line_chart
+from recmerge.evaluation.report.users import Users
 
 _TEMPLATE = "report.html.j2"
 
@@ -76,8 +78,9 @@ class BarChart:
 
     @property
     def svg(self) -> Markup:
-        """The drawing; every text in it is escaped."""
-        return Markup(bar_chart(self.bars, self.axis, self.references, self.decimals, signed=self.signed))  # noqa: S704
+        """The drawing, and the one a narrow screen shows in its place; every text in them is escaped."""
+        drawn = [bar_chart(self.bars, self.axis, self.references, self.decimals, signed=self.signed, width=width) for width in (WIDTH, NARROW)]
+        return Markup("".join(drawn))  # noqa: S704
 
 
 @dataclass(frozen=True)
@@ -104,8 +107,9 @@ class LineChart:
 
     @property
     def svg(self) -> Markup:
-        """The drawing; every text in it is escaped."""
-        return Markup(line_chart(self.lines, self.x_axis, self.y_axis, from_zero=self.from_zero, log_x=self.log_x))  # noqa: S704
+        """The drawing, and the one a narrow screen shows in its place; every text in them is escaped."""
+        drawn = [line_chart(self.lines, self.x_axis, self.y_axis, from_zero=self.from_zero, log_x=self.log_x, width=width) for width in (WIDTH, NARROW)]
+        return Markup("".join(drawn))  # noqa: S704
 
 
 @dataclass(frozen=True)
@@ -162,7 +166,7 @@ class HeatMap:
         return Markup(heat_map(self.rows, self.columns, self.values, self.low, self.high, self.decimals))  # noqa: S704
 
 
-Section = Note | Table | BarChart | LineChart | Lineage | HeatMap
+Section = Note | Table | BarChart | LineChart | Lineage | HeatMap | Users
 
 
 def render_report(title: str, sections: Sequence[Section], *, subtitle: str = "", facts: Sequence[tuple[str, str]] = (), footer: str = "") -> str:

@@ -3,9 +3,12 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from recmerge.evaluation.examples import Shown
 from recmerge.evaluation.report.charts import Bar, Line, Reference
 from recmerge.evaluation.report.fusion import fusion_sections
+from recmerge.evaluation.report.losses import Losses, loss_sections
 from recmerge.evaluation.report.page import BarChart, Lineage, LineChart, Note, Section, Table, render_report
+from recmerge.evaluation.report.users import users_section
 
 SLICE_NAMES = {
     "all": "all users",
@@ -14,19 +17,30 @@ SLICE_NAMES = {
     "history_5-9": "history of 5 to 9",
     "history_10+": "history of 10 and more",
     "target_head": "target among the most bought fifth",
-    "target_tail": "target among the other items",
+    "target_middle": "target among the rest of the upper half",
+    "target_tail": "target among the less bought half",
     "target_unseen": "target never bought in training",
+}
+_ASKED = {
+    "stored": "Whom a target is ranked among is stored with the data set, the same for every run.",
+    "popular": "The negatives were drawn by how often an item was bought in training, so that being popular does not give the target away.",
+    "similar": "The negatives are those items whose titles are most like the target's (TF-IDF), the hardest to tell from it by name.",
+    "all": "The candidates are the whole catalogue but for the user's other items.",
 }
 _MAX_CURVES = 8
 
 
-def results_page(metrics: dict[str, Any], curves: Mapping[str, Sequence[float]], lineage: Lineage | None) -> str:
+def results_page(
+    metrics: dict[str, Any], curves: Mapping[str, Sequence[float]], lineage: Lineage | None, shown: Shown | None = None, losses: Sequence[Losses] = ()
+) -> str:
     """Return the report of an evaluation.
 
     Args:
         metrics: The document of `metrics.json`.
         curves: Hit rate at cut-offs 1, 2, ... by run.
         lineage: From what the runs came.
+        shown: Some users; None: none are shown.
+        losses: Of the adapters behind the runs.
 
     Returns:
         One HTML page.
@@ -41,13 +55,16 @@ def results_page(metrics: dict[str, Any], curves: Mapping[str, Sequence[float]],
     sections.append(_bars(blocks, head, spread))
     sections.append(_table(blocks, names))
     if metrics["comparisons"]:
-        sections += _comparisons(metrics, head)
+        sections += [*_comparisons(metrics, head), *_transfer(metrics)]
     if "fusion" in metrics:
         sections += fusion_sections(metrics["fusion"])
     sections += _slices(blocks, head, spread)
     if curves:
         sections.append(_curves(metrics, curves))
     sections.append(_quality(blocks))
+    if shown is not None:
+        sections.append(users_section(shown, [_label(blocks, key) for key in shown.runs]))
+    sections += loss_sections(losses)
     if lineage is not None:
         sections.append(lineage)
     value = metrics["metrics"][head]
@@ -70,7 +87,7 @@ def results_page(metrics: dict[str, Any], curves: Mapping[str, Sequence[float]],
 
 def _size(block: dict[str, Any]) -> str:
     n = block["candidates"]["n"]
-    return "unknown" if n is None else str(n)
+    return "unknown" if n is None else f"{n:,}"
 
 
 def _label(blocks: dict[str, Any], key: str) -> str:
@@ -80,11 +97,11 @@ def _label(blocks: dict[str, Any], key: str) -> str:
 
 
 def _protocol(metrics: dict[str, Any]) -> Note:
-    sha = metrics["candidates"]["sha256"]
+    sha, kind = metrics["candidates"]["sha256"], metrics["candidates"].get("kind", "stored")
     text = (
         f"Each of {metrics['n_users']:,} users has one target among {_size(metrics)} candidates. A target that was not ranked is a miss and stays in the "
         "denominator. Where candidates share the target's score, every metric is its expected value over all orders of the tie, so the order of "
-        "the candidates decides nothing."
+        f"the candidates decides nothing. {_ASKED[kind]} Figures of other candidates cannot be compared with these."
     )
     return Note(text + (f" Candidates sha256 {sha[:16]}." if sha else ""), title="What was measured")
 
@@ -142,15 +159,43 @@ def _comparisons(metrics: dict[str, Any], head: str) -> list[Section]:
     for row in rows:
         signed = f"{row['difference']:+.4f} [{row['ci95'][0]:+.4f}, {row['ci95'][1]:+.4f}]"
         detectable = "" if row["detectable"] is None else f"{row['detectable']:.4f}"
-        cells.append([_label(blocks, row["run"]), row["metric"].upper(), signed, f"{row['p']:.4f}", f"{row['p_holm']:.4f}", detectable])
+        tested = [f"{row[key]:.4f}" for key in ("p", "p_holm", "p_permutation", "p_permutation_holm")]
+        cells.append([_label(blocks, row["run"]), row["metric"].upper(), signed, *tested, detectable])
     explained = (
-        "p is two-sided; Holm adjusts it for the number of runs compared on a metric. Detectable: the smallest true difference that this many users "
-        "would show with 80 % power at the 5 % level; a smaller one can be real and stay unseen."
+        "p is two-sided, of the paired bootstrap and of the permutation test, which draws the sign of each user's difference anew; Holm adjusts it for "
+        "the number of runs compared on a metric. Detectable: the smallest true difference that this many users would show with 80 % power at the 5 % "
+        "level; a smaller one can be real and stay unseen. Of the mean rank, less is better."
     )
     return [
         BarChart(f"{head.upper()}: difference to {baseline}", bars, f"{head.upper()}, run - baseline", note=note, decimals=4, signed=True),
-        Table(f"Differences to {baseline}", ["run", "metric", "difference", "p", "p (Holm)", "detectable"], cells, explained),
+        Table(f"Differences to {baseline}", ["run", "metric", "difference", "p", "p (Holm)", "p, permuted", "(Holm)", "detectable"], cells, explained),
     ]
+
+
+def _transfer(metrics: dict[str, Any]) -> list[Section]:
+    """Say where runs are worse than the baseline, slice by slice."""
+    blocks, found = metrics["runs"], metrics["transfer"]
+    baseline = _label(blocks, metrics["baseline"])
+    alarms = {(row["run"], row["slice"]) for row in found["alarms"]}
+    several = len({row["run"] for row in found["rows"]}) > 1
+    notes: list[Section] = []
+    for run in dict.fromkeys(row["run"] for row in found["alarms"]):
+        places = [SLICE_NAMES.get(row["slice"], row["slice"]) for row in found["alarms"] if row["run"] == run]
+        text = f"{_label(blocks, run)} is worse than {baseline} on {found['metric'].upper()} by more than chance explains: {'; '.join(places)}."
+        notes.append(Note(f"{text} Where that is the target's own adapter, this is negative transfer.", warning=True))
+    rows = [
+        [
+            (f"{_label(blocks, row['run'])}: " if several else "") + SLICE_NAMES.get(row["slice"], row["slice"]),
+            f"{row['n_users']:,}",
+            f"{row['difference']:+.4f} [{row['ci95'][0]:+.4f}, {row['ci95'][1]:+.4f}]",
+            f"{row['p_holm']:.4f}",
+            "worse" if (row["run"], row["slice"]) in alarms else "",
+        ]
+        for row in found["rows"]
+    ]
+    note = "Paired bootstrap within each slice; Holm adjusts p for the number of slices. Marked: worse, and adjusted p below .05."
+    title = f"{found['metric'].upper()} against {baseline} by slice of users"
+    return [*notes, Table(title, ["run and slice" if several else "slice", "users", "difference", "p (Holm)", ""], rows, note)]
 
 
 def _slices(blocks: dict[str, Any], metric: str, spread: str) -> list[Section]:
@@ -175,10 +220,13 @@ def _curves(metrics: dict[str, Any], curves: Mapping[str, Sequence[float]]) -> L
     keys = list(curves)[:_MAX_CURVES]
     lines = [Line(_label(blocks, key), range(1, len(curves[key]) + 1), curves[key]) for key in keys]
     n = metrics["candidates"]["n"]
+    length = max(len(curves[key]) for key in keys)
     if n is not None:
-        lines.append(Line("random order", [1, n], [1 / n, 1.0], dashed=True))
+        last = min(n, length)
+        lines.append(Line("random order", [1, last], [1 / n, last / n], dashed=True))
     left_out = f" The first {_MAX_CURVES} of {len(curves)} runs." if len(curves) > _MAX_CURVES else ""
-    note = "The whole distribution of the target's rank: the share of users whose target is among the first k." + left_out
+    shown = f"The first {length} places" if n is not None and length < n else "The whole distribution"
+    note = f"{shown} of the target's rank: the share of users whose target is among the first k.{left_out}"
     return LineChart("Hit rate by length of the list", lines, "k (length of the list)", "HR@k (share of users)", note)
 
 

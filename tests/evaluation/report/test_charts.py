@@ -4,7 +4,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from recmerge.evaluation.report.charts import Bar, Line, Reference, bar_chart, line_chart, nice_ticks, shortened, tick_text
+from recmerge.evaluation.report.charts import Bar, Line, Reference, bar_chart, nice_ticks, shortened, tick_text
+from recmerge.evaluation.report.lines import line_chart
 
 
 def parts(svg: str, tag: str, kind: str) -> list[ElementTree.Element]:

@@ -45,7 +45,7 @@ def test_the_tables_hold_every_figure(described: tuple[dict[str, Any], dict[str,
 def test_the_page_draws_lengths_popularity_words_and_ties(described: tuple[dict[str, Any], dict[str, Any]]) -> None:
     document, drawn = described
     page = stats_page(document, drawn, "mix/both@v001")
-    svgs = re.findall(r"<svg.*?</svg>", page, flags=re.DOTALL)
+    svgs = re.findall(r'<svg class="chart".*?</svg>', page, flags=re.DOTALL)
     names = [ET.fromstring(svg).get("aria-label") for svg in svgs]
     assert [name.partition(":")[0] for name in names if name] == ["Line chart", "Line chart", "Line chart", "Bar chart"]
     assert "mix/both@v001" in page
