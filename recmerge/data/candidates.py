@@ -1,6 +1,6 @@
 """Draw the candidates each target is ranked among: seeded, once, the same for every model."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +19,7 @@ _ROUNDS = 3
 _CELLS = 1 << 21  # drawn numbers in memory at once
 
 Ints = npt.NDArray[np.int64]
+Preferred = Callable[[Ints], Ints]  # (R,) row numbers to (R, W) item numbers, the most wanted first
 
 
 @dataclass(frozen=True)
@@ -136,28 +137,43 @@ def draw_negatives(keys: Keys, owners: Ints, catalogue: Catalogue, n: int) -> In
     Returns:
         R x n item numbers in random order.
     """
-    out = np.empty((len(keys), n), np.int64)
+    out, n_items = np.empty((len(keys), n), np.int64), len(catalogue.items)
+
+    def drawn(rows: Ints) -> Ints:
+        return below(combine(keys[rows, None], np.arange(width)), n_items)
+
+    def all_items(rows: Ints) -> Ints:
+        return np.argsort(combine(keys[rows, None], _EXACT + np.arange(n_items)), axis=1, kind="stable")
+
     pending, width = np.arange(len(keys)), n + n // 4 + 8
-    for _ in range(_ROUNDS if len(catalogue.items) > 4 * n else 0):
+    for _ in range(_ROUNDS if n_items > 4 * n else 0):
         # A wider draw begins with the narrower one, so what a row gets does not depend on the width.
-        pending, width = _draw(pending, np.arange(width), len(catalogue.items), (keys, owners, catalogue, out)), 2 * width
-    _draw(pending, None, len(catalogue.items), (keys, owners, catalogue, out))
+        pending, width = fill(out, pending, width, drawn, owners, catalogue), 2 * width
+    fill(out, pending, n_items, all_items, owners, catalogue)
     return out
 
 
-def _draw(pending: Ints, counters: Ints | None, n_items: int, job: tuple[Keys, Ints, Catalogue, Ints]) -> Ints:
-    """Fill the rows for which enough draws are acceptable; with no counters, draw every item once. Return the rows left."""
-    keys, owners, catalogue, out = job
+def fill(out: Ints, pending: Ints, width: int, preferred: Preferred, owners: Ints, catalogue: Catalogue) -> Ints:
+    """Give the pending rows that have enough acceptable items among the preferred ones the first of these.
+
+    Args:
+        out: (R, n) item numbers, of which rows are filled.
+        pending: Row numbers to fill.
+        width: W, of what `preferred` returns.
+        preferred: Of some rows; one item may stand twice.
+        owners: (R,) user numbers.
+        catalogue: I items.
+
+    Returns:
+        The row numbers left, with too few.
+    """
     left = [np.empty(0, np.int64)]
-    for rows in _chunks(pending, n_items if counters is None else len(counters)):
-        if counters is None:
-            drawn = np.argsort(combine(keys[rows, None], _EXACT + np.arange(n_items)), axis=1, kind="stable")
-        else:
-            drawn = below(combine(keys[rows, None], counters), n_items)
-        keep = _acceptable(drawn, owners[rows], catalogue)
+    for rows in chunks(pending, width):
+        wanted = preferred(rows)
+        keep = _acceptable(wanted, owners[rows], catalogue)
         enough = keep.sum(axis=1) >= out.shape[1]
         first = np.argsort(~keep[enough], axis=1, kind="stable")[:, : out.shape[1]]
-        out[rows[enough]] = np.take_along_axis(drawn[enough], first, axis=1)
+        out[rows[enough]] = np.take_along_axis(wanted[enough], first, axis=1)
         left.append(rows[~enough])
     return np.concatenate(left)
 
@@ -178,7 +194,16 @@ def _acceptable(drawn: Ints, owners: Ints, catalogue: Catalogue) -> npt.NDArray[
     return keep
 
 
-def _chunks(rows: Ints, width: int) -> Iterator[Ints]:
+def chunks(rows: Ints, width: int) -> Iterator[Ints]:
+    """Cut row numbers so that a block of `width` numbers for each row of a part stays small.
+
+    Args:
+        rows: Row numbers.
+        width: Numbers in memory at once for each.
+
+    Yields:
+        The parts, in order.
+    """
     step = max(1, _CELLS // max(width, 1))
     for start in range(0, len(rows), step):
         yield rows[start : start + step]

@@ -6,14 +6,14 @@ lists of profile clean exclude: the user's own items of any split, and every ite
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from recmerge.data.candidates import Catalogue, clean_catalogue, codes
+from recmerge.data.candidates import Catalogue, Ints, Preferred, chunks, clean_catalogue, codes, fill
 from recmerge.data.dataset import Domain, Example, training_events
 from recmerge.data.draws import Keys, below, combine, text_key, text_keys
 from recmerge.errors import DataError
@@ -22,13 +22,10 @@ from recmerge.names import ITEM_ID, VALID
 STORED, POPULAR, SIMILAR, ALL = "stored", "popular", "similar", "all"
 KINDS = (STORED, POPULAR, SIMILAR, ALL)
 
-Ints = npt.NDArray[np.int64]
-Preferred = Callable[[Ints], Ints]  # (R,) question numbers to (R, W) item numbers, the most wanted first
 Likeness = Callable[[Sequence[str], Sequence[str]], npt.NDArray[np.float64]]  # T and I item ids to (T, I), higher is more alike
 
 _PLACES = 1 << 40  # counters far behind those of the draws
 _RACE = 1 << 41
-_CELLS = 1 << 21  # numbers in memory at once
 
 
 def catalogue_of(domain: Domain, split: str) -> Catalogue:
@@ -110,7 +107,7 @@ def similar_candidates(domain: Domain, split: str, asked: Sequence[Example], lik
         return near[np.lexsort((combine(item_keys[near], target_keys[target]), -values[near]))[:n]]
 
     nearest = np.empty((len(targets), width), np.int64)
-    for chosen in _chunks(np.arange(len(targets)), len(items)):
+    for chosen in chunks(np.arange(len(targets)), len(items)):
         for target, values in zip(chosen, likeness([targets[t] for t in chosen], items), strict=True):
             nearest[target] = most_alike(target, values, width)
 
@@ -169,7 +166,7 @@ def whole_catalogue_sha256(catalogue: Catalogue, asked: Sequence[Example]) -> st
     """
     items = catalogue.items.to_list()
     lines = []
-    for rows in _chunks(np.arange(len(asked)), len(items)):
+    for rows in chunks(np.arange(len(asked)), len(items)):
         questions = [asked[r] for r in rows]
         for question, free in zip(questions, free_items(catalogue, questions), strict=True):
             lines.append(json.dumps([question.user_id, question.target, [items[i] for i in np.flatnonzero(~free)]], ensure_ascii=True))
@@ -185,7 +182,7 @@ def _listed(asked: Sequence[Example], catalogue: Catalogue, keys: Keys, rounds: 
     negatives = np.empty((len(asked), _n_negatives(asked)), np.int64)
     left = np.arange(len(asked))
     for width, preferred in rounds:
-        left = _fill(negatives, left, width, preferred, owners, catalogue)
+        left = fill(negatives, left, width, preferred, owners, catalogue)
     if len(left):
         _refuse_few(asked[left[0]], owners[left[0]], catalogue, negatives.shape[1])
     order = np.argsort(combine(keys[:, None], _PLACES + np.arange(negatives.shape[1] + 1)), axis=1, kind="stable")
@@ -195,28 +192,6 @@ def _listed(asked: Sequence[Example], catalogue: Catalogue, keys: Keys, rounds: 
         listed = [example.target, *(items[i] for i in numbers)]
         found.append(replace(example, candidates=tuple(listed[i] for i in places)))
     return found
-
-
-def _fill(out: Ints, pending: Ints, width: int, preferred: Preferred, owners: Ints, catalogue: Catalogue) -> Ints:
-    """Fill those pending rows of `out` (B, N) that have enough acceptable items among the preferred; return the others."""
-    left = [np.empty(0, np.int64)]
-    for rows in _chunks(pending, width):
-        wanted = preferred(rows)
-        keep = _acceptable(wanted, owners[rows], catalogue)
-        enough = keep.sum(axis=1) >= out.shape[1]
-        first = np.argsort(~keep[enough], axis=1, kind="stable")[:, : out.shape[1]]
-        out[rows[enough]] = np.take_along_axis(wanted[enough], first, axis=1)
-        left.append(rows[~enough])
-    return np.concatenate(left)
-
-
-def _acceptable(wanted: Ints, owners: Ints, catalogue: Catalogue) -> npt.NDArray[np.bool_]:
-    """Tell which items (R, W) are the first of their class in their row and not excluded for its user."""
-    classes = catalogue.classes[wanted]
-    places = np.arange(len(wanted))[:, None] * catalogue.n_classes + classes
-    first = np.zeros(wanted.size, dtype=np.bool_)
-    first[np.unique(places.ravel(), return_index=True)[1]] = True
-    return first.reshape(wanted.shape) & ~np.isin(owners[:, None] * catalogue.n_classes + classes, catalogue.taken)
 
 
 def _refuse_few(example: Example, owner: int, catalogue: Catalogue, n: int) -> None:
@@ -238,9 +213,3 @@ def _user_keys(kind: str, domain: Domain, split: str, asked: Sequence[Example]) 
 
 def _owners(catalogue: Catalogue, asked: Sequence[Example]) -> Ints:
     return codes(pl.Series([e.user_id for e in asked], dtype=pl.String), catalogue.users)
-
-
-def _chunks(rows: Ints, width: int) -> Iterator[Ints]:
-    step = max(1, _CELLS // max(width, 1))
-    for start in range(0, len(rows), step):
-        yield rows[start : start + step]
