@@ -1,10 +1,12 @@
 """What many tests need: a workspace, the command line, small domains, a tiny base model, the real data."""
 
 import csv
+import json
 import os
 import random
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -160,3 +162,20 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     code = main(["base", "pretrain", "--config", str(config), "--name", "tiny", "--workspace", str(root), "--quiet"])
     assert code == 0
     return root / "runs" / "base" / "tiny" / "v001" / "model"
+
+
+def answer(cli: Any, *words: object) -> dict[str, Any]:
+    """Return the JSON document of a command that succeeds."""
+    code, out, err = cli(*words, "--json")
+    assert code == 0, err
+    document: dict[str, Any] = json.loads(out)
+    return document
+
+
+def refusal(cli: Any, *words: object) -> tuple[int, str]:
+    """Return the exit code and the one line of a command that is refused."""
+    code, out, err = cli(*words)
+    assert out == ""
+    assert err.startswith("error[")
+    assert err.count("\n") == 1
+    return code, err

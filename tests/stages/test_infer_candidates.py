@@ -6,7 +6,7 @@ from typing import Any
 
 import polars as pl
 import pytest
-from conftest import write_domain_tables
+from conftest import answer, refusal, write_domain_tables
 
 from recmerge.config.infer import InferConfig
 from recmerge.data.dataset import examples, read_domain
@@ -24,24 +24,10 @@ def built(workspace: Workspace, cli: Any, tmp_path: Path) -> Path:
     return workspace.root / "data/processed/sports/v001"
 
 
-def answer(cli: Any, *words: object) -> dict[str, Any]:
-    code, out, err = cli(*words, "--json")
-    assert code == 0, err
-    return json.loads(out)
-
-
 def evaluated(cli: Any, *words: object) -> tuple[dict[str, Any], str]:
     """Return `metrics.json` and the report."""
     folder = Path(answer(cli, "eval", *words)["run_dir"])
     return json.loads((folder / "metrics.json").read_text()), (folder / "report.html").read_text()
-
-
-def refusal(cli: Any, *words: object) -> tuple[int, str]:
-    code, out, err = cli(*words)
-    assert out == ""
-    assert err.startswith("error[")
-    assert err.count("\n") == 1
-    return code, err
 
 
 def test_stored_candidates_are_what_they_were(built: Path, workspace: Workspace, cli: Any) -> None:

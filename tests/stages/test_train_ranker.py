@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import write_domain_tables
+from conftest import answer, refusal, write_domain_tables
 
 from recmerge.rankers import RANKERS
 from recmerge.runs import Workspace
@@ -17,20 +17,6 @@ def built(workspace: Workspace, cli: Any, tmp_path: Path) -> Path:
     config = write_domain_tables(tmp_path / "tables", "sports")
     assert cli("data", "build", "sports", "--config", config)[0] == 0
     return config
-
-
-def answer(cli: Any, *words: object) -> dict[str, Any]:
-    code, out, err = cli(*words, "--json")
-    assert code == 0, err
-    return json.loads(out)
-
-
-def refusal(cli: Any, *words: object) -> tuple[int, str]:
-    code, out, err = cli(*words)
-    assert out == ""
-    assert err.startswith("error[")
-    assert err.count("\n") == 1
-    return code, err
 
 
 def test_settings_reach_the_ranker_and_the_manifest(built: Path, cli: Any) -> None:
