@@ -1,27 +1,28 @@
-"""Read some fields of JSON objects, one a line, as text: quickly where a line is as it should be, carefully where it is not.
+"""Read some fields of JSON objects, one a line, as text: many lines at once where they are as they should be, one by one where they are not.
 
-polars reads many lines at once, but one bad line makes it refuse them all, without saying which it is. Lines that do not begin and end as objects do are set
-aside at once; of lines that are refused nevertheless ever smaller parts are tried, and only the last few are read one by one. So a bad line
-costs its neighbours little.
+msgspec reads only the fields that are asked for and passes over the rest, checking that it is JSON; but one bad line makes it refuse the lines around it. Those
+few are read again one by one, and what msgspec refuses then by Python's own reader, which knows what the official files hold beyond JSON (NaN, half a
+surrogate pair, bytes that are no UTF-8).
 """
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import compress
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import polars as pl
 
-from recmerge.data.sources.files import blocks, objects, text_frame
-from recmerge.data.sources.raw import LINE, Rejects
+from recmerge.data.sources.files import blocks, n_lines_in, objects, text_frame
+from recmerge.data.sources.raw import LINE, Rejects, valid_text
 
-_FEW = 200  # refused lines that are read one by one: polars needs as long to start as for reading some hundred
-_PARTS = 4  # that more refused lines are tried in
-# What polars 2.1 gets wrong or writes in its own way: half of a surrogate pair becomes NUL or is joined with any character that follows, quotes in lists and
-# objects are not escaped, the last digit of a fraction may differ.
-_ODD = r"\x00|[\x{10000}-\x{10FFFF}]|^[\[{]|^-?[0-9]+\.[0-9]+$"
+_AT_ONCE = 1 << 18  # bytes; as many lines are read again for a bad one
+_REFUSED = (msgspec.MsgspecError, ValueError, RecursionError)
 
 
 @dataclass(frozen=True)
@@ -36,57 +37,14 @@ class Needed:
     field: str
     values: pl.Series
 
-    def __call__(self) -> pl.Expr:
-        """Return the expression that is true where a line is needed."""
-        text = pl.col(self.field).str.strip_chars()
-        return text.is_in(self.values.implode()) | text.is_null() | (text == "")
+    def __call__(self, found: pl.Series) -> np.ndarray:
+        """Return for each value of the field whether its line is needed."""
+        text = found.str.strip_chars()
+        return (text.is_in(self.values.implode()) | text.is_null() | (text == "")).to_numpy()
 
 
-@dataclass(frozen=True)
-class _Lines:
-    """The lines of a block.
-
-    Args:
-        block: Whole lines.
-        first: The number of its first line.
-        ends: Where each line ends, the place of its line feed.
-    """
-
-    block: bytes
-    first: int
-    ends: np.ndarray
-
-    @classmethod
-    def of(cls, block: bytes, first: int) -> "_Lines":
-        return cls(block, first, np.flatnonzero(np.frombuffer(block, np.uint8) == ord("\n")))
-
-    def start(self, at: int) -> int:
-        return int(self.ends[at - 1]) + 1 if at else 0
-
-    def numbered(self, places: np.ndarray) -> list[tuple[int, bytes]]:
-        """Return (number, line) of some lines."""
-        return [(self.first + at, self.block[self.start(at) : self.ends[at]]) for at in places.tolist()]
-
-    def joined(self, places: np.ndarray) -> bytes:
-        """Return some lines, in order, as one piece."""
-        runs = np.split(places, np.flatnonzero(np.diff(places) > 1) + 1) if len(places) else []
-        return b"".join(self.block[self.start(run[0]) : self.ends[run[-1]] + 1] for run in runs)
-
-    def sorted_out(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return the places of (lines that begin and end as an object does, others that are not empty)."""
-        text = np.frombuffer(self.block, np.uint8)
-        starts = np.concatenate([[0], self.ends[:-1] + 1])
-        filled = np.flatnonzero(self.ends > starts)
-        starts, ends = starts[filled], self.ends[filled]
-        last = text[ends - 1]
-        last = np.where((last == ord("\r")) & (ends - 1 > starts), text[ends - 2], last)
-        whole = (text[starts] == ord("{")) & np.isin(text[starts + 1], list(b'" }')) & (last == ord("}"))
-        return filled[whole], filled[~whole]
-
-
-@dataclass(frozen=True)
 class _Reader:
-    """What is read of one file.
+    """Reads the blocks of one file.
 
     Args:
         file: Its name, for the rejects.
@@ -95,52 +53,80 @@ class _Reader:
         rejects: Receives the lines that are no JSON object.
     """
 
-    file: str
-    fields: Sequence[str]
-    needed: Needed | None
-    rejects: Rejects
+    def __init__(self, file: str, fields: Sequence[str], needed: Needed | None, rejects: Rejects) -> None:
+        self._file, self._needed, self._rejects = file, needed, rejects
+        self._names = {f"field_{i}": name for i, name in enumerate(fields)}
+        self._object = msgspec.defstruct("Line", [(name, Any, None) for name in self._names], rename=self._names, gc=False)
+        self._decoder = msgspec.json.Decoder(self._object)
 
     def frame(self, first: int, block: bytes) -> tuple[pl.DataFrame, int]:
         """Return (what is kept of a block's lines, how many of them hold something)."""
-        lines = _Lines.of(block, first)
-        places, doubtful = lines.sorted_out()
-        slow = [doubtful]
-        found = list(self._tried(lines, places, slow))
-        n_lines = sum(frame.height for frame in found) + sum(1 for _, line in lines.numbered(np.concatenate(slow)) if line.strip())
-        if not found:
-            return self._careful(lines.numbered(np.sort(np.concatenate(slow)))), n_lines
-        frame, odd = self._sound(pl.concat(found))
-        again = lines.numbered(np.sort(np.concatenate([*slow, odd - first])))
-        return (pl.concat([frame, self._careful(again)]).sort(LINE) if again else frame), n_lines
+        numbers, found, n_filled = list[np.ndarray](), list[msgspec.Struct](), 0
+        for part in _parts(block):
+            n = n_lines_in(part)
+            at_once = self._at_once(part, n)
+            if at_once is None:
+                places, at_once, n_read = self._one_by_one(first, bytes(part))
+            else:
+                places, n_read = np.arange(first, first + n), n
+            numbers.append(places)
+            found += at_once
+            n_filled += n_read
+            first += n
+        return self._table(np.concatenate(numbers), found), n_filled
 
-    def _tried(self, lines: _Lines, places: np.ndarray, slow: list[np.ndarray]) -> Iterator[pl.DataFrame]:
-        """Yield the numbered values of lines read at once or, where they are refused, in parts; the last refused ones are added to `slow`."""
-        frame = self._quick(lines.joined(places)) if len(places) else None
-        if frame is not None and frame.height == len(places):
-            yield frame.insert_column(0, pl.Series(LINE, lines.first + places, dtype=pl.Int64))
-        elif len(places) <= _FEW:
-            slow.append(places)
-        else:
-            for part in np.array_split(places, _PARTS):
-                yield from self._tried(lines, part, slow)
-
-    def _quick(self, piece: bytes) -> pl.DataFrame | None:
-        """Read a piece at once; None where one of its lines is refused."""
+    def _at_once(self, lines: memoryview, n: int) -> list[msgspec.Struct] | None:
+        """Read `n` lines; None where one of them is refused, empty or more than one object."""
         try:
-            return pl.read_ndjson(piece, schema=dict.fromkeys(self.fields, pl.String))
-        except pl.exceptions.PolarsError:
+            found = self._decoder.decode_lines(lines)
+        except _REFUSED:
             return None
+        return found if len(found) == n else None
 
-    def _sound(self, frame: pl.DataFrame) -> tuple[pl.DataFrame, np.ndarray]:
-        """Return (the lines needed, numbers of those that are to be read again for their odd values)."""
-        if self.needed is not None:
-            frame = frame.filter(self.needed() | pl.col(self.needed.field).str.contains(_ODD))
-        odd = frame.select(pl.any_horizontal(pl.col(self.fields).str.contains(_ODD)).fill_null(False)).to_series()
-        return (frame.filter(~odd), frame.filter(odd)[LINE].to_numpy()) if odd.any() else (frame, np.array([], np.int64))
+    def _one_by_one(self, first: int, lines: bytes) -> tuple[np.ndarray, list[msgspec.Struct], int]:
+        """Return (the numbers of the lines that are objects, the objects, how many lines hold something)."""
+        numbers, found, n_filled = list[int](), list[msgspec.Struct](), 0
+        for number, line in enumerate(lines.split(b"\n") if lines.strip() else [], first):
+            if not line.strip():
+                continue
+            n_filled += 1
+            try:
+                here = [self._decoder.decode(line)]
+            except _REFUSED:
+                read = objects(self._file, number, line, self._rejects, _json_object)
+                here = [self._object(*valid_text(_as_text(value.get(name)) for name in self._names.values())) for _, _, value in read]
+            numbers += [number] * len(here)
+            found += here
+        return np.array(numbers, np.int64), found, n_filled
 
-    def _careful(self, lines: Iterable[tuple[int, bytes]]) -> pl.DataFrame:
-        frame = parse_lines(self.file, lines, self.fields, self.rejects, _json_object)
-        return frame if self.needed is None else frame.filter(self.needed())
+    def _table(self, numbers: np.ndarray, found: list[msgspec.Struct]) -> pl.DataFrame:
+        """Return what is needed of some lines, as text."""
+        if self._needed is not None:
+            key = next(ours for ours, name in self._names.items() if name == self._needed.field)
+            kept = self._needed(_as_series(key, map(attrgetter(key), found)))
+            numbers, found = numbers[kept], list(compress(found, kept))
+        columns = [_as_series(name, map(attrgetter(ours), found)) for ours, name in self._names.items()]
+        return pl.DataFrame([pl.Series(LINE, numbers, dtype=pl.Int64), *columns])
+
+
+def _parts(block: bytes) -> Iterator[memoryview]:
+    """Cut a block into pieces of whole lines."""
+    view, at = memoryview(block), 0
+    while at < len(block):
+        end = block.rfind(b"\n", at, at + _AT_ONCE) + 1 or block.find(b"\n", at) + 1
+        yield view[at:end]
+        at = end
+
+
+def _as_series(name: str, values: Iterable[Any]) -> pl.Series:
+    """Write values as text: those of one kind at once, others one by one."""
+    held = list(values)
+    with suppress(TypeError, OverflowError):  # not all are text
+        return pl.Series(name, held, dtype=pl.String)
+    if set(map(type, held)) <= {int, type(None)}:  # a bool would pass for a number
+        with suppress(TypeError, OverflowError):
+            return pl.Series(name, held, dtype=pl.Int64).cast(pl.String)
+    return pl.Series(name, map(_as_text, held), dtype=pl.String)
 
 
 def read_json_lines(path: Path, fields: Sequence[str], rejects: Rejects) -> tuple[pl.DataFrame, int]:
@@ -163,7 +149,7 @@ def read_json_lines(path: Path, fields: Sequence[str], rejects: Rejects) -> tupl
 def json_frames(path: Path, fields: Sequence[str], rejects: Rejects, needed: Needed | None = None) -> Iterator[tuple[pl.DataFrame, int]]:
     """Read some fields of a file of JSON objects, one a line, block by block.
 
-    A line gives the same values whatever lines stand around it. Of a key that stands twice in an object the first counts; NaN is unknown.
+    A line gives the same values whatever lines stand around it. Of a key that stands twice in an object the last counts, as in Python; NaN is unknown.
 
     Args:
         path: A plain or gzipped file.
@@ -202,16 +188,11 @@ def parse_lines(file: str, lines: Iterable[tuple[int, bytes]], fields: Sequence[
 
 
 def _json_object(text: str) -> Any:
-    return json.loads(text, object_pairs_hook=_first_of_each_key, parse_constant=lambda name: None if name == "NaN" else float(name))
-
-
-def _first_of_each_key(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    values = dict(pairs)
-    return values if len(values) == len(pairs) else dict(reversed(pairs))
+    return json.loads(text, parse_constant=lambda name: None if name == "NaN" else float(name))
 
 
 def _as_text(value: Any) -> str | None:
-    """Write a value as polars does where it reads a block at once."""
+    """Write a value as text: numbers without an exponent, lists and objects as JSON."""
     if value is None or isinstance(value, str):
         return value
     if isinstance(value, bool):
