@@ -1,6 +1,7 @@
 """The README's tables of results, written from `runs/published`: `python -m tests.figures` brings them up to date, a test holds them to it.
 
-A table stands below a line `<!-- figures: ABLATION [target=T] [settings=S] -->` and ends at the next empty line.
+A table stands below a line `<!-- figures: ABLATION [target=T] [settings=S] -->` and ends at the next empty line. With `by=settings` it has a row
+for each setting, NDCG@1 of each system, and the last system's difference from the baseline.
 """
 
 import csv
@@ -33,22 +34,41 @@ def table(path: Path, filters: dict[str, str]) -> list[str]:
         path: A `table.csv`.
         filters: Values that columns must have; `settings` is "" unless named.
     """
-    wanted = {"settings": "", **filters}
+    by = filters.pop("by", None)
+    wanted = filters if by else {"settings": "", **filters}
     with path.open(encoding="utf-8", newline="") as file:
         rows = [row for row in csv.DictReader(file) if all(row[k] == v for k, v in wanted.items())]
     assert rows, f"{path} has no rows with {wanted}"
+    if by:
+        return _curve(rows, by)
     baseline = next(row["system"] for row in rows if row["is_baseline"] == "True")
     head = ["system", "NDCG@1 [95 %]", "NDCG@5", "HR@5", "MRR", f"NDCG@1 minus {baseline} [95 %], p"]
     return [_line(head), _line(["---"] * len(head)), *(_line(_cells(row)) for row in rows)]
 
 
+def _curve(rows: list[dict[str, str]], by: str) -> list[str]:
+    """Return a table with a line for each value of one column; chance is the same in all."""
+    lines: dict[str, list[dict[str, str]]] = {}
+    for row in rows:
+        if row["ndcg@1_low"]:
+            lines.setdefault(row[by], []).append(row)
+    systems = [row["system"] for row in next(iter(lines.values()))]
+    baseline = next(row["system"] for row in rows if row["is_baseline"] == "True")
+    head = ["buyers", *systems, f"{systems[-1]} minus {baseline} [95 %], p"]
+    body = [[f"{int(value.rpartition('=')[2]):,}", *(_short(row["ndcg@1"]) for row in line), _difference(line[-1])] for value, line in lines.items()]
+    return [_line(head), _line(["---"] * len(head)), *map(_line, body)]
+
+
+def _difference(row: dict[str, str]) -> str:
+    if not row["ndcg@1_difference"]:
+        return ""
+    low, high = _signed(row["ndcg@1_difference_low"]), _signed(row["ndcg@1_difference_high"])
+    return f"{_signed(row['ndcg@1_difference'])} [{low}, {high}], {_short(row['ndcg@1_p'])}"
+
+
 def _cells(row: dict[str, str]) -> list[str]:
     value = _short(row["ndcg@1"]) + (f" [{_short(row['ndcg@1_low'])}, {_short(row['ndcg@1_high'])}]" if row["ndcg@1_low"] else "")
-    difference = ""
-    if row["ndcg@1_difference"]:
-        low, high = _signed(row["ndcg@1_difference_low"]), _signed(row["ndcg@1_difference_high"])
-        difference = f"{_signed(row['ndcg@1_difference'])} [{low}, {high}], {_short(row['ndcg@1_p'])}"
-    return [row["system"], value, *(_short(row[m]) for m in _OTHERS), difference]
+    return [row["system"], value, *(_short(row[m]) for m in _OTHERS), _difference(row)]
 
 
 def _line(cells: list[str]) -> str:
