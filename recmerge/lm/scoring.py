@@ -1,39 +1,31 @@
 """Exact log-likelihoods of candidate titles, with each user's prompt computed once."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import copy
+import inspect
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal
 
 import numpy as np
 import torch
-import torch.nn.functional as F  # noqa: N812  (the name everybody knows)
 
-Tokens = Sequence[int]
-Method = Literal["packed", "full"]
-_LOGIT_BUDGET = {"cpu": 1 << 20, "cuda": 1 << 26}  # logits held at once, in elements: on a CPU what a core's cache holds
+from recmerge.lm.title_tree import Question, TitleTree, Tokens
+from recmerge.lm.token_logs import token_logs
+from recmerge.lm.tree_attention import use_tree_attention
+
+Method = Literal["packed", "reused", "full"]
+_ANSWERS = 8  # scored in one batch where all their logits are needed
+_BLOCK = 512  # tokens of titles that one square of attention takes
 _CHECK_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.3, torch.float16: 0.1}  # nats per answer
-
-
-@dataclass(frozen=True)
-class Question:
-    """One user's prompt and the answers to be scored.
-
-    Args:
-        prompt: Token ids, at least one.
-        answers: Token ids of each answer with its end token, at least one id each.
-    """
-
-    prompt: Tokens
-    answers: tuple[tuple[int, ...], ...]
 
 
 class Scorer:
     """Scores answers given prompts with one causal language model.
 
-    `packed`: one forward pass over the prompt and all answers side by side; a tree mask lets an answer see the
-    prompt and itself only, and its positions go on from the prompt's end. `full`: every prompt with every answer as
-    a sequence of its own, the definition that `packed` must equal. The first question is scored both ways; a model
-    for which they differ (state-space layers), or whose layers have a sliding window, is scored by `full`.
+    `packed`: one forward pass over the prompt and the prefix tree of all answers; a tree mask lets a title's token see the
+    prompt and what stands before it in its title, and its positions go on from the prompt's end. `reused`: the prompt once, then the answers as a batch
+    behind its keys and values. `full`: every prompt with every answer as a sequence of its own, the definition that the others must equal. The first
+    question is scored both ways; a model for which `packed` differs (state-space layers), or whose layers have a sliding window,
+    is scored by `reused`, and where that fails too by `full`.
 
     Args:
         model: A causal language model or a peft model on one.
@@ -44,8 +36,11 @@ class Scorer:
         self.model = model
         self.causal_lm = model.get_base_model() if hasattr(model, "get_base_model") else model
         self.pad_id = pad_id
+        self._keeps_logits = "logits_to_keep" in inspect.signature(self.causal_lm.forward).parameters
+        # On a CPU a sequence fills a core, so there is no need of batches, whose padding and full masks are work for nothing.
+        self._halved = next(model.parameters()).device.type == "cpu" and use_tree_attention(self.causal_lm)
         self.method: Method | None = None
-        self.difference = 0.0  # between the two methods on the first question, in nats
+        self.difference = 0.0  # between `full` and the method on the first question, in nats
 
     def score(self, questions: Sequence[Question]) -> list[np.ndarray]:
         """Return each question's log-likelihoods.
@@ -60,8 +55,10 @@ class Scorer:
         if not questions:
             return []
         self.prepare(questions[0])
-        one = self._packed if self.method == "packed" else self._full
-        return one(questions)
+        return self._by(self.method)(questions)
+
+    def _by(self, method: Method | None) -> Callable[[Sequence[Question]], list[np.ndarray]]:
+        return {"packed": self._packed, "reused": self._reused}.get(method or "full", self._full)
 
     def prepare(self, question: Question) -> None:
         """Choose the method by a first question, unless that is done; ahead of scoring on several cores at once."""
@@ -70,128 +67,120 @@ class Scorer:
 
     @torch.inference_mode()
     def _choose(self, question: Question) -> Method:
-        if _has_window(self.causal_lm.config):  # a short first question would not show it
-            self.difference = float("inf")
-            return "full"
         sample = Question(question.prompt, question.answers[:4])
         want = self._full([sample])[0]
-        try:
-            got = self._packed([sample])[0]
-        except (RuntimeError, ValueError, TypeError, AttributeError, NotImplementedError):
-            self.difference = float("inf")
-            return "full"
-        self.difference = float(np.abs(got - want).max())
         tolerance = _CHECK_TOLERANCE.get(next(self.model.parameters()).dtype, 1e-3)
-        return "packed" if self.difference <= tolerance else "full"
+        for method in _quick_methods(self.causal_lm.config):
+            try:
+                got = self._by(method)([sample])[0]
+            except (RuntimeError, ValueError, TypeError, AttributeError, NotImplementedError):
+                continue
+            self.difference = float(np.abs(got - want).max())
+            if self.difference <= tolerance:
+                return method
+        self.difference = 0.0
+        return "full"
+
+    def _logits(self, rows: Sequence[Tokens], n_needed: int, **options: Any) -> torch.Tensor:
+        """Return logits (B, n_needed, V) of the last places of sequences, padded at their ends."""
+        longest, device = max(map(len, rows)), next(self.model.parameters()).device
+        ids = torch.tensor([[*row, *[self.pad_id] * (longest - len(row))] for row in rows], device=device)
+        keep = {"logits_to_keep": n_needed} if self._keeps_logits else {}  # rows of logits are long
+        logits: torch.Tensor = self.model(input_ids=ids, **keep, **options).logits[:, -n_needed:]
+        return logits
 
     @torch.inference_mode()
     def _full(self, questions: Sequence[Question]) -> list[np.ndarray]:
-        device = next(self.model.parameters()).device
         results = []
         for question in questions:
-            distinct = list(dict.fromkeys(question.answers))
-            sequences = [[*question.prompt, *a] for a in distinct]
-            longest = max(map(len, sequences))
-            ids = torch.tensor([s + [self.pad_id] * (longest - len(s)) for s in sequences], device=device)
-            mask = torch.tensor([[1] * len(s) + [0] * (longest - len(s)) for s in sequences], device=device)
-            start = len(question.prompt)
-            hidden_logits = self.model(input_ids=ids, attention_mask=mask, use_cache=False).logits[:, start - 1 : -1].float()
-            chosen = torch.log_softmax(hidden_logits, -1).gather(-1, ids[:, start:, None]).squeeze(-1)
-            sums = (chosen * mask[:, start:]).double().sum(1).cpu().numpy()
-            by_answer = dict(zip(distinct, sums, strict=True))
-            results.append(np.array([by_answer[a] for a in question.answers]))
+            scores = dict[tuple[int, ...], float]()
+            for answers in _groups(question.answers):
+                longest = max(map(len, answers))
+                logits = self._logits([[*question.prompt, *a[:-1]] for a in answers], longest, use_cache=False)
+                scores |= _scores(answers, logits)
+            results.append(np.array([scores[a] for a in question.answers]))
+        return results
+
+    @torch.inference_mode()
+    def _reused(self, questions: Sequence[Question]) -> list[np.ndarray]:
+        results = []
+        for question in questions:
+            prompt = torch.tensor([question.prompt], device=next(self.model.parameters()).device)
+            keep = {"logits_to_keep": 1} if self._keeps_logits else {}
+            first = self.model(input_ids=prompt, use_cache=True, **keep)
+            scores = dict[tuple[int, ...], float]()
+            for answers in _groups(question.answers):
+                logits, longest = first.logits[:, -1:].expand(len(answers), -1, -1), max(map(len, answers)) - 1
+                if longest:
+                    cache = copy.deepcopy(first.past_key_values)
+                    cache.batch_repeat_interleave(len(answers))
+                    logits = torch.cat([logits, self._logits([a[:-1] for a in answers], longest, past_key_values=cache, use_cache=True)], 1)
+                scores |= _scores(answers, logits)
+            results.append(np.array([scores[a] for a in question.answers]))
         return results
 
     @torch.inference_mode()
     def _packed(self, questions: Sequence[Question]) -> list[np.ndarray]:
-        packs = [_Pack(q) for q in questions]
-        longest = max(p.length for p in packs)
-        device = next(self.model.parameters()).device
-        dtype = next(self.model.parameters()).dtype
-        ids = np.full((len(packs), longest), self.pad_id, dtype=np.int64)
-        positions = np.zeros((len(packs), longest), dtype=np.int64)
-        allowed = np.broadcast_to(np.eye(longest, dtype=bool), (len(packs), longest, longest)).copy()  # padding sees itself
-        for row, pack in enumerate(packs):
-            ids[row, : pack.length] = pack.ids
-            positions[row, : pack.length] = pack.positions
-            allowed[row, : pack.length, : pack.length] = pack.allowed()
-        bias = torch.zeros(allowed.shape, dtype=dtype, device=device)
-        bias.masked_fill_(~torch.from_numpy(allowed).to(device), torch.finfo(dtype).min)
-        backbone = self.causal_lm.get_decoder()
-        hidden = backbone(
-            input_ids=torch.from_numpy(ids).to(device),
-            attention_mask=bias[:, None],
-            position_ids=torch.from_numpy(positions).to(device),
-            use_cache=False,
-        ).last_hidden_state  # (B, L, D)
-        return self._gather(hidden, packs)
+        trees = [TitleTree(q, self.pad_id, _BLOCK) for q in questions]
+        if self._halved:
+            predicting = [self._hidden([tree], self._bias([tree.allowed()]))[0, tree.predicting] for tree in trees]
+        else:
+            longest = max(tree.length for tree in trees)
+            allowed = np.broadcast_to(np.eye(longest, dtype=bool), (len(trees), longest, longest)).copy()  # padding sees itself
+            for row, tree in zip(allowed, trees, strict=True):
+                row[: tree.length, : tree.length] = tree.allowed_in_full()
+            hidden = self._hidden(trees, self._bias(allowed))
+            predicting = [hidden[row, tree.predicting] for row, tree in enumerate(trees)]
+        return self._sums(torch.cat(predicting), trees)
 
-    def _gather(self, hidden: torch.Tensor, packs: "list[_Pack]") -> list[np.ndarray]:
-        """Log-probabilities of the answers' tokens, logits only where one is predicted."""
-        rows = np.concatenate([np.full(len(p.sources), i) for i, p in enumerate(packs)])
-        sources = np.concatenate([p.sources for p in packs])
-        targets = np.concatenate([p.targets for p in packs])
-        picked = hidden[torch.from_numpy(rows).to(hidden.device), torch.from_numpy(sources).to(hidden.device)]  # (N, D)
-        wanted = torch.from_numpy(targets).to(hidden.device)
-        head = self.causal_lm.get_output_embeddings()
-        cap = getattr(self.causal_lm.config, "final_logit_softcapping", None)
-        step = max(1, _LOGIT_BUDGET.get(hidden.device.type, 1 << 26) // int(head.weight.shape[0]))
-        parts = []
-        for start in range(0, len(picked), step):
-            logits = head(picked[start : start + step]).float()
-            if cap:
-                logits = torch.tanh(logits / cap) * cap
-            parts.append(-F.cross_entropy(logits, wanted[start : start + step], reduction="none"))
-        values = torch.cat(parts).double().cpu().numpy()
-        results, offset = [], 0
-        for pack in packs:
-            results.append(pack.sums(values[offset : offset + len(pack.sources)]))
-            offset += len(pack.sources)
-        return results
+    def _bias(self, allowed: Sequence[np.ndarray] | np.ndarray) -> torch.Tensor:
+        """Return the additive mask (B, 1, rows, L)."""
+        parameter = next(self.model.parameters())
+        seen = torch.from_numpy(np.asarray(allowed)).to(parameter.device)
+        return torch.zeros(seen.shape, dtype=parameter.dtype, device=parameter.device).masked_fill_(~seen, torch.finfo(parameter.dtype).min)[:, None]
+
+    def _hidden(self, trees: Sequence[TitleTree], bias: torch.Tensor) -> torch.Tensor:
+        """Return the last hidden states (B, L, D)."""
+        ids = np.full((len(trees), max(tree.length for tree in trees)), self.pad_id, dtype=np.int64)
+        positions = np.zeros_like(ids)
+        for row, tree in enumerate(trees):
+            ids[row, : tree.length] = tree.ids
+            positions[row, : tree.length] = tree.positions
+        decoder, device = self.causal_lm.get_decoder(), bias.device
+        inputs = {"input_ids": torch.from_numpy(ids).to(device), "position_ids": torch.from_numpy(positions).to(device)}
+        hidden: torch.Tensor = decoder(**inputs, attention_mask=bias, use_cache=False).last_hidden_state
+        return hidden
+
+    def _sums(self, predicting: torch.Tensor, trees: Sequence[TitleTree]) -> list[np.ndarray]:
+        """Return each question's scores from the last hidden states (N, D) of the places of all trees that predict."""
+        begins = np.cumsum([0, *(len(tree.predicting) for tree in trees)])
+        rows = torch.from_numpy(np.concatenate([begin + tree.rows for begin, tree in zip(begins, trees, strict=False)])).to(predicting.device)
+        targets = torch.from_numpy(np.concatenate([tree.targets for tree in trees])).to(predicting.device)
+        logs = token_logs(self.causal_lm, predicting, rows, targets).cpu().numpy()
+        ends = np.cumsum([len(tree.targets) for tree in trees])
+        return [tree.sums(part) for tree, part in zip(trees, np.split(logs, ends[:-1]), strict=True)]
 
 
-def _has_window(config: Any) -> bool:
-    """Tell whether a layer sees less than the whole text before it."""
+def _quick_methods(config: Any) -> tuple[Method, ...]:
+    """Return what may be tried; a layer that sees less than the whole text before it would not show in a short question."""
     kinds = getattr(config, "layer_types", None)
-    if kinds:
-        return any(kind != "full_attention" for kind in kinds)
-    return getattr(config, "sliding_window", None) is not None and getattr(config, "use_sliding_window", True)
+    windowed = getattr(config, "sliding_window", None) is not None and getattr(config, "use_sliding_window", True)
+    if any(kind != "full_attention" for kind in kinds) if kinds else windowed:
+        return ("reused",)
+    return ("packed", "reused")
 
 
-class _Pack:
-    """A prompt of P tokens followed by the distinct answers as branches; the last token of a branch is only predicted."""
+def _groups(answers: Sequence[tuple[int, ...]]) -> Iterator[list[tuple[int, ...]]]:
+    """Yield the distinct answers, those of like length together, a few at a time: all their logits are held at once."""
+    ordered = sorted(dict.fromkeys(answers), key=len)
+    for start in range(0, len(ordered), _ANSWERS):
+        yield ordered[start : start + _ANSWERS]
 
-    def __init__(self, question: Question) -> None:
-        self.question = question
-        self.distinct = list(dict.fromkeys(question.answers))
-        prompt = list(question.prompt)
-        ids, positions, branch = list(prompt), list(range(len(prompt))), [-1] * len(prompt)
-        sources: list[int] = []
-        targets: list[int] = []
-        owner: list[int] = []
-        for number, answer in enumerate(self.distinct):
-            begin = len(ids)
-            ids += answer[:-1]
-            positions += range(len(prompt), len(prompt) + len(answer) - 1)
-            branch += [number] * (len(answer) - 1)
-            sources += [len(prompt) - 1, *range(begin, begin + len(answer) - 1)]
-            targets += answer
-            owner += [number] * len(answer)
-        self.ids, self.positions = np.array(ids), np.array(positions)
-        self.branch, self.owner = np.array(branch), np.array(owner)
-        self.sources, self.targets = np.array(sources), np.array(targets)
-        self.length = len(ids)
 
-    def allowed(self) -> np.ndarray:
-        """Return (L, L): may the row's token see the column's?"""
-        earlier = np.tril(np.ones((self.length, self.length), dtype=bool))
-        same = self.branch[:, None] == self.branch[None, :]
-        in_prompt = (self.branch == -1)[None, :]
-        visible: np.ndarray = earlier & (same | in_prompt)
-        return visible
-
-    def sums(self, values: np.ndarray) -> np.ndarray:
-        """Return each answer's score (C,) from its tokens' log-probabilities."""
-        totals = np.bincount(self.owner, weights=values, minlength=len(self.distinct))
-        by_answer = dict(zip(self.distinct, totals, strict=True))
-        return np.array([by_answer[a] for a in self.question.answers])
+def _scores(answers: Sequence[tuple[int, ...]], logits: torch.Tensor) -> dict[tuple[int, ...], float]:
+    """Return each answer's score from the logits (B, longest, V) of its tokens."""
+    found = {}
+    for answer, rows in zip(answers, logits, strict=True):
+        logs = torch.log_softmax(rows[: len(answer)].float(), -1)
+        found[answer] = float(logs.gather(1, torch.tensor(answer, device=logs.device)[:, None]).double().sum())
+    return found

@@ -6,7 +6,8 @@ from typing import Any
 from recmerge.data.dataset import Domain, examples
 from recmerge.errors import ConfigError
 from recmerge.lm.encoding import Encoder
-from recmerge.lm.scoring import Question, Scorer
+from recmerge.lm.scoring import Scorer
+from recmerge.lm.title_tree import Question
 from recmerge.names import VALID
 
 _BATCH = 32

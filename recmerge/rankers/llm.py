@@ -1,10 +1,12 @@
 """The language model itself as a ranker: candidates by the likelihood of their titles."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 
 from recmerge.data.dataset import Example
 from recmerge.errors import DataError
@@ -12,7 +14,8 @@ from recmerge.lm.cores import one_core_each
 from recmerge.lm.encoding import Encoder
 from recmerge.lm.generation import generate_answers
 from recmerge.lm.parsing import Parsed, parse_answer
-from recmerge.lm.scoring import Question, Scorer
+from recmerge.lm.scoring import Scorer
+from recmerge.lm.title_tree import Question
 
 
 @dataclass
@@ -51,8 +54,8 @@ class LlmRanker:
 
     def score(self, examples: Sequence[Example]) -> np.ndarray:
         """Return log-likelihoods (users, candidates) in nats; see `score_batches`."""
-        rows = [scores for batch, scores in self.score_batches(examples)]
-        return np.concatenate(rows) if rows else np.empty((0, 0))
+        found = {i: row for batch, scores in self.score_batches(examples) for i, row in zip(batch, scores, strict=True)}
+        return np.stack([found[i] for i in range(len(examples))]) if found else np.empty((0, 0))
 
     def score_batches(self, examples: Sequence[Example]) -> Iterator[tuple[list[int], np.ndarray]]:
         """Score users batch by batch; users of like prompt length share a batch.
@@ -65,9 +68,10 @@ class LlmRanker:
         """
         questions = [self._question(e) for e in examples]
         order = sorted(range(len(examples)), key=lambda i: (len(questions[i].prompt), i))
-        batches = [order[start : start + self.batch_size] for start in range(0, len(order), self.batch_size)]
+        size = min(self.batch_size, math.ceil(len(order) / (4 * torch.get_num_threads())))  # some for each core
+        batches = [order[start : start + size] for start in range(0, len(order), size)]
         if batches:
-            self.scorer.prepare(questions[order[0]])
+            self.scorer.prepare(questions[order[-1]])  # the longest: windows show there, if anywhere
         with one_core_each(self.model.device) as side_by_side:
             scored = side_by_side(lambda chosen: np.stack(self.scorer.score([questions[i] for i in chosen])), batches)
             yield from zip(batches, scored, strict=True)

@@ -24,7 +24,8 @@ from recmerge.stages.infer_all import rank_catalogue, refuse_unable
 from recmerge.stages.train_ranker import find_trained_ranker
 
 _LLM_CODE = (
-    *("lm/base.py", "lm/encoding.py", "lm/generation.py", "lm/lora.py", "lm/parsing.py", "lm/scoring.py"),
+    *("lm/base.py", "lm/encoding.py", "lm/generation.py", "lm/lora.py", "lm/parsing.py", "lm/scoring.py", "lm/title_tree.py"),
+    *("lm/token_logs.py", "lm/tree_attention.py"),
     *("rankers/llm.py", "data/prompts.py", "data/dataset.py", "stages/infer.py"),
 )
 _RANKER_CODE = ("rankers/__init__.py", "rankers", "data/dataset.py", "stages/infer.py")

@@ -3,16 +3,32 @@
 import numpy as np
 import pytest
 import torch
-from transformers import GemmaConfig, GemmaForCausalLM, LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM, Qwen2Config, Qwen2ForCausalLM
+from transformers import (
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    GemmaConfig,
+    GemmaForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MambaConfig,
+    MambaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
 
 from recmerge.lm.lora import new_lora
-from recmerge.lm.scoring import Question, Scorer
+from recmerge.lm.scoring import Scorer
+from recmerge.lm.title_tree import Question, TitleTree
 
 SHAPE = {"vocab_size": 97, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
 MODELS = {
     "qwen2": (Qwen2ForCausalLM, Qwen2Config, {}),
     "llama": (LlamaForCausalLM, LlamaConfig, {}),
+    "qwen2, output layer of its own": (Qwen2ForCausalLM, Qwen2Config, {"tie_word_embeddings": False}),
     "gemma": (GemmaForCausalLM, GemmaConfig, {"head_dim": 8}),
+    "gemma2, logits capped": (Gemma2ForCausalLM, Gemma2Config, {"head_dim": 8, "layer_types": ["full_attention"] * 2}),
 }
 
 
@@ -71,7 +87,7 @@ def test_a_batch_gives_each_user_what_alone_gives() -> None:
 
 def test_equal_answers_share_one_score_to_the_bit() -> None:
     question = Question((5, 6, 7), ((8, 9, 2), (10, 2), (8, 9, 2), (2,)))
-    for method in ("packed", "full"):
+    for method in ("packed", "reused", "full"):
         scorer = Scorer(make("qwen2"), 0)
         scorer.method = method
         scores = scorer.score([question])[0]
@@ -79,14 +95,65 @@ def test_equal_answers_share_one_score_to_the_bit() -> None:
         assert len(set(scores)) == 3
 
 
-def test_a_sliding_window_model_falls_back_to_full_sequences() -> None:
+def test_a_sliding_window_model_reuses_the_prompt() -> None:
     torch.manual_seed(0)
     model = MistralForCausalLM(MistralConfig(**SHAPE, sliding_window=16)).eval()
-    question = Question((3, 4, 5), questions(1, seed=3)[0].answers)  # too short to show the window
+    for prompt in ((3, 4, 5), tuple(range(3, 60))):  # too short to show the window, and longer than it
+        question = Question(prompt, questions(1, seed=3)[0].answers)
+        scorer = Scorer(model, 0)
+        scores = scorer.score([question])[0]
+        assert scorer.method == "reused"
+        np.testing.assert_allclose(scores, [alone(model, question.prompt, a) for a in question.answers], atol=1e-4)
+
+
+def test_a_state_space_model_is_scored_in_full() -> None:
+    torch.manual_seed(0)
+    model = MambaForCausalLM(MambaConfig(vocab_size=97, hidden_size=32, num_hidden_layers=2, state_size=8)).eval()
+    question = questions(1)[0]
     scorer = Scorer(model, 0)
     scores = scorer.score([question])[0]
     assert scorer.method == "full"
     np.testing.assert_allclose(scores, [alone(model, question.prompt, a) for a in question.answers], atol=1e-4)
+
+
+def drawn(n_answers: int, longest: int, vocabulary: int, seed: int = 0) -> Question:
+    """Draw answers from few tokens, so that many begin alike."""
+    rng = np.random.default_rng(seed)
+    answers = [(*(int(t) for t in rng.integers(3, vocabulary, rng.integers(0, longest))), 2) for _ in range(n_answers)]
+    return Question(tuple(range(3, 20)), tuple(answers))
+
+
+@pytest.mark.parametrize(("n_answers", "longest", "vocabulary"), [(1, 5, 97), (5, 1, 97), (300, 6, 8), (40, 60, 97), (60, 12, 5)])
+@pytest.mark.parametrize("block", [1, 30, 512])
+def test_whatever_the_titles_and_blocks(monkeypatch: pytest.MonkeyPatch, n_answers: int, longest: int, vocabulary: int, block: int) -> None:
+    monkeypatch.setattr("recmerge.lm.scoring._BLOCK", block)
+    model, question = make("qwen2"), drawn(n_answers, longest, vocabulary)
+    want = [alone(model, question.prompt, a) for a in question.answers]
+    scorer = Scorer(model, 0)
+    for halved in (True, False):
+        scorer._halved = halved
+        np.testing.assert_allclose(scorer.score([question])[0], want, atol=2e-4)
+        assert scorer.method == "packed"
+        both = scorer.score([question, drawn(7, 9, 97, seed=1)])
+        np.testing.assert_allclose(both[0], want, atol=2e-4)
+
+
+def test_a_tree_holds_each_beginning_once() -> None:
+    tree = TitleTree(Question((5, 6), ((7, 8, 2), (7, 9, 2), (7, 8, 2), (4, 2), (2,))))
+    assert tree.ids.tolist() == [5, 6, 7, 8, 9, 4]
+    assert tree.positions.tolist() == [0, 1, 2, 3, 3, 2]
+    assert tree.predicting.tolist() == [1, 2, 3, 4, 5]  # the prompt's end predicts three tokens, from one distribution
+    assert len(tree.targets) == 8
+    seen = [[0, 1], [0, 1, 2], [0, 1, 2, 3], [0, 1, 2, 4], [0, 1, 5]]
+    assert [np.flatnonzero(row).tolist() for row in tree.allowed_in_full()[1:]] == seen
+
+
+def test_generating_goes_on_as_before_with_tree_attention() -> None:
+    model = make("llama")
+    asked = torch.tensor([[3, 4, 5, 6]])
+    before = model.generate(asked, attention_mask=torch.ones_like(asked), max_new_tokens=5, do_sample=False)
+    Scorer(model, 0).score(questions(1))
+    assert torch.equal(model.generate(asked, attention_mask=torch.ones_like(asked), max_new_tokens=5, do_sample=False), before)
 
 
 def test_no_questions_no_scores() -> None:
