@@ -4,13 +4,14 @@ from typing import Any
 
 import torch
 
-_CHUNK_ELEMENTS = 1 << 20  # logits held at once
+_CHUNK_ELEMENTS = 1 << 20  # logits held at once,
+_LEAST_ROWS = 128  # but of so many rows at least: with a large vocabulary its weights would else be read for a few rows each time
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        n, step = hidden.shape[0], max(1, _CHUNK_ELEMENTS // weight.shape[0])
+        n, step = hidden.shape[0], max(_LEAST_ROWS, _CHUNK_ELEMENTS // weight.shape[0])
         to_hidden = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
         to_weight = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None
         total = torch.zeros((), dtype=torch.float64, device=hidden.device)
