@@ -7,7 +7,7 @@ from pydantic import Field
 from recmerge.config.loader import Settings
 from recmerge.config.prompt import PromptConfig
 
-_AS_STORED: dict[str, Any] = {"candidates": "stored", "order_seed": None}
+_AS_STORED: dict[str, Any] = {"candidates": "stored", "order_seed": None, "normalize": "sum"}
 
 
 class InferConfig(Settings):
@@ -26,6 +26,10 @@ class InferConfig(Settings):
     )
     order_seed: int | None = Field(
         None, ge=0, description="put every list in another seeded order before it is asked: a listwise prompt may prefer places; null: as stored"
+    )
+    normalize: Literal["sum", "mean", "pmi", "auto"] = Field(
+        "sum",
+        description="a title's log-likelihood as it is, per token, or less its own without a history; auto: chosen on 500 validation users, see facts",
     )
     users: int | None = Field(None, ge=1, description="rank only the first N users of a seeded order; null: all")
     prompt: PromptConfig | None = Field(None, description="null: the prompt the adapter was trained with")

@@ -16,6 +16,9 @@ from recmerge.lm.generation import generate_answers
 from recmerge.lm.parsing import Parsed, parse_answer
 from recmerge.lm.scoring import Scorer
 from recmerge.lm.title_tree import Question
+from recmerge.rankers.normalization import Likelihoods, Normalization
+
+_TITLES = 64  # scored in one pass where there is no user
 
 
 @dataclass
@@ -39,42 +42,83 @@ class LlmRanker:
         encoder: Its tokenizer and prompt settings.
         titles: Item id to title.
         batch_size: Users per forward pass.
+        normalization: How likelihoods become scores.
     """
 
     name = "llm"
 
-    def __init__(self, model: Any, encoder: Encoder, titles: Mapping[str, str], batch_size: int = 16) -> None:
+    def __init__(self, model: Any, encoder: Encoder, titles: Mapping[str, str], batch_size: int = 16, normalization: Normalization = "sum") -> None:
         self.model = model
         self.encoder = encoder
         self.titles = titles
         self.batch_size = batch_size
+        self.normalization: Normalization = normalization
         self.scorer = Scorer(model, pad_id=encoder.end_id)
         self.counts = LlmCounts()
+        self._priors: dict[tuple[int, ...], float] = {}
         encoder.learn(list(titles.values()))
 
     def score(self, examples: Sequence[Example]) -> np.ndarray:
-        """Return log-likelihoods (users, candidates) in nats; see `score_batches`."""
+        """Return scores (users, candidates); see `score_batches`."""
         found = {i: row for batch, scores in self.score_batches(examples) for i, row in zip(batch, scores, strict=True)}
         return np.stack([found[i] for i in range(len(examples))]) if found else np.empty((0, 0))
 
     def score_batches(self, examples: Sequence[Example]) -> Iterator[tuple[list[int], np.ndarray]]:
-        """Score users batch by batch; users of like prompt length share a batch.
+        """Score users batch by batch.
 
         Args:
             examples: Whom to rank for; all with the same number of candidates.
 
         Yields:
-            Indices into `examples` and their scores (batch, candidates): the log-likelihood of each title's tokens and end token given the prompt.
+            Indices into `examples` and their scores (batch, candidates): the log-likelihood of each title's tokens and end token given the prompt,
+            normalized as this ranker does.
+        """
+        for chosen, found in self.likelihoods(examples, priors=self.normalization == "pmi"):
+            yield chosen, found.normalized(self.normalization)
+
+    def likelihoods(self, examples: Sequence[Example], *, priors: bool) -> Iterator[tuple[list[int], Likelihoods]]:
+        """Yield what the model says of candidates batch by batch; users of like prompt length share a batch.
+
+        Args:
+            examples: Whom to rank for; all with the same number of candidates.
+            priors: Whether to ask also what each title has without a history; asked once per title.
+
+        Yields:
+            Indices into `examples`, and of these users what the model says.
+
+        Raises:
+            DataError: A prompt does not fit, or one without a history is not possible.
         """
         questions = [self._question(e) for e in examples]
+        if priors:
+            self._learn_priors(sorted({answer for question in questions for answer in question.answers}))
         order = sorted(range(len(examples)), key=lambda i: (len(questions[i].prompt), i))
-        size = min(self.batch_size, math.ceil(len(order) / (4 * torch.get_num_threads())))  # some for each core
+        size = max(1, min(self.batch_size, math.ceil(len(order) / (4 * torch.get_num_threads()))))  # some batches for each core
         batches = [order[start : start + size] for start in range(0, len(order), size)]
         if batches:
             self.scorer.prepare(questions[order[-1]])  # the longest: windows show there, if anywhere
         with one_core_each(self.model.device) as side_by_side:
             scored = side_by_side(lambda chosen: np.stack(self.scorer.score([questions[i] for i in chosen])), batches)
-            yield from zip(batches, scored, strict=True)
+            for chosen, sums in zip(batches, scored, strict=True):
+                answers = [questions[i].answers for i in chosen]
+                n_tokens = np.array([[float(len(a)) for a in row] for row in answers])
+                yield chosen, Likelihoods(sums, n_tokens, np.array([[self._priors[a] for a in row] for row in answers]) if priors else None)
+
+    def _learn_priors(self, answers: Sequence[tuple[int, ...]]) -> None:
+        """Score titles, those that begin alike together, after a prompt without history and candidates."""
+        new = [answer for answer in answers if answer not in self._priors]
+        prompt = self.encoder.prompt([], [], reserve=max(map(len, new), default=0))
+        if prompt is None:
+            raise DataError(
+                "a title's likelihood without a history cannot be had: this tokenizer has no start token, so an open prompt without a history is empty",
+                fix="use --set normalize=sum or mean",
+            )
+        questions = [Question(prompt.ids, tuple(new[start : start + _TITLES])) for start in range(0, len(new), _TITLES)]
+        if questions:
+            self.scorer.prepare(questions[0])
+        with one_core_each(self.model.device) as side_by_side:
+            for question, sums in zip(questions, side_by_side(lambda q: self.scorer.score([q])[0], questions), strict=True):
+                self._priors.update(zip(question.answers, sums.tolist(), strict=True))
 
     def generate_batches(self, examples: Sequence[Example], max_new_tokens: int) -> Iterator[tuple[list[int], list[str], list[Parsed]]]:
         """Let the model write answers, greedily, and read them.

@@ -26,10 +26,11 @@ from recmerge.stages.train_ranker import find_trained_ranker
 _LLM_CODE = (
     *("lm/base.py", "lm/encoding.py", "lm/generation.py", "lm/lora.py", "lm/parsing.py", "lm/scoring.py", "lm/title_tree.py"),
     *("lm/token_logs.py", "lm/tree_attention.py"),
-    *("rankers/llm.py", "data/prompts.py", "data/dataset.py", "stages/infer.py"),
+    *("rankers/llm.py", "rankers/normalization.py", "data/prompts.py", "data/dataset.py", "stages/infer.py"),
 )
 _RANKER_CODE = ("rankers/__init__.py", "rankers", "data/dataset.py", "stages/infer.py")
 _OTHER_CODE = ("data/candidates.py", "data/draws.py", "data/other_candidates.py", "rankers/per_domain.py", "rankers/tfidf.py", "stages/infer_all.py")
+_CHOOSING_USERS = 500
 IGNORED = ("device", "batch_size", "adapter", "base", "revision")  # adapter and base enter by their content
 
 
@@ -52,6 +53,7 @@ def plan_infer(config: InferConfig, workspace: Workspace, domain: str, name: str
         raise UsageError("give exactly one of --adapter and --ranker", fix=f"recmerge infer {domain} --adapter {domain}")
     if config.candidates == ALL:
         _refuse_whole(config)
+    _refuse_normalizing(config)
     data = resolve(workspace, domain, ["build"], kind="domain", hint=f"recmerge data build {domain} --config CONFIG")
     inputs: list[Input] = [data.as_input("data", workspace)]
     resolved = config.resolved()
@@ -67,6 +69,7 @@ def plan_infer(config: InferConfig, workspace: Workspace, domain: str, name: str
     generated = "-generate" if config.mode == "generate" else ""
     valid = "-valid" if config.split == VALID else ""
     other = ("" if config.candidates == STORED else f"-{config.candidates}") + ("" if config.order_seed is None else f"-order{config.order_seed}")
+    other += "" if config.normalize == "sum" else f"-{config.normalize}"
     name = check_name(name or f"{data.manifest.name}-{label}{generated}{valid}"[: 100 - len(other)] + other)
     spec = RunSpec("infer", name, resolved, tuple(inputs), code, {"seed": config.seed}, IGNORED)
     outputs = (*((GENERATIONS_FILE,) if config.mode == "generate" else ()), *((TARGETS_FILE,) if config.candidates == ALL else ()))
@@ -80,6 +83,16 @@ def _refuse_whole(config: InferConfig) -> None:
         refuse_unable(None, f"adapter '{config.adapter}'")
     else:
         refuse_unable(new_ranker(config.ranker), f"ranker '{config.ranker}'")
+
+
+def _refuse_normalizing(config: InferConfig) -> None:
+    if config.normalize == "sum":
+        return
+    if config.ranker is not None or config.mode == "generate":
+        what = f"ranker '{config.ranker}' has" if config.ranker else "written answers have"
+        raise UsageError(f"normalize={config.normalize} is for likelihoods of a language model, {what} none", fix="leave it out")
+    if config.normalize == "auto" and config.split == VALID:
+        raise UsageError("normalize=auto is chosen on validation users, so it cannot rank them", fix="give sum, mean or pmi")
 
 
 def _plan_adapter(config: InferConfig, workspace: Workspace, data: Found, inputs: list[Input], resolved: dict[str, Any]) -> str:
@@ -199,6 +212,10 @@ def _infer_llm(config: InferConfig, run: Run, domain: Domain, asked: Sequence[Ex
     if config.mode == "generate":
         _generate(ranker, asked, config, run)
     else:
+        if config.normalize == "auto":
+            _choose_normalization(ranker, domain, config, run)
+        elif config.normalize != "sum":
+            ranker.normalization = config.normalize
         scores = np.zeros((len(asked), run.facts["candidates"]["n"]))
         with run.reporter.bar("ranking users", len(asked)) as bar:
             for chosen, part in ranker.score_batches(asked):
@@ -207,6 +224,18 @@ def _infer_llm(config: InferConfig, run: Run, domain: Domain, asked: Sequence[Ex
         _write_scores(run.path, asked, scores)
         run.facts["scoring"] = {"method": ranker.scorer.method, "checked_against_full_nats": ranker.scorer.difference}
     run.facts["prompts"] = {"n": ranker.counts.prompts, "trimmed": ranker.counts.trimmed, "titles_cut": ranker.encoder.titles_cut}
+
+
+def _choose_normalization(ranker: Any, domain: Domain, config: InferConfig, run: Run) -> None:
+    from recmerge.rankers.normalization import best_normalization, gathered
+
+    known = examples(domain, VALID, _CHOOSING_USERS, config.seed)
+    if not known:
+        raise DataError(f"nobody is asked in the valid split of '{domain.name}', so nothing can be chosen", fix="give --set normalize=sum, mean or pmi")
+    found = gathered(ranker.likelihoods(known, priors=True), len(known))
+    ranker.normalization, measured = best_normalization(found, [e.candidates.index(e.target) for e in known])
+    run.facts["normalization"] = {"chosen": ranker.normalization, "valid_users": len(known), "mrr": measured}
+    run.reporter.say(f"normalize={ranker.normalization}: MRR {', '.join(f'{how} {value:.4f}' for how, value in measured.items())} of {len(known)} valid users")
 
 
 def _write_scores(folder: Path, asked: Sequence[Example], scores: np.ndarray) -> None:
