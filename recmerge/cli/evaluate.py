@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 _COLUMNS = ("ndcg@1", "ndcg@5", "hr@5", "mrr")  # of the table on the terminal; the report shows all
 
+_SHOWN = ("n_users", "metrics", "comparisons", "transfer", "malformed", "off_list", "ties", "fusion", "calibration")  # of metrics.json, with --json
+
 
 @command(app, "eval")
 def evaluate(
@@ -25,6 +27,9 @@ def evaluate(
     baseline: Annotated[str | None, typer.Option("--baseline", help="Compare with this run, user by user.")] = None,
     fuse: Annotated[str | None, typer.Option("--fuse", help="Make one ranker of these runs, fitted on validation events: a,b,c.")] = None,
     fit_on: Annotated[str | None, typer.Option("--fit-on", help="With --fuse: their rankings of validation events, where not the newest: a,b,c.")] = None,
+    calibrate: Annotated[
+        bool | None, typer.Option("--calibrate", help="Scores as probabilities: temperature, calibration error; needs rankings of validation events.")
+    ] = None,
     gate: Annotated[bool, typer.Option("--gate", help="Exit with 8 where the settings under `gate` are not met.")] = False,
     ks: Annotated[str | None, typer.Option("--ks", help="Cut-offs, e.g. 1,3,5.")] = None,
     samples: Annotated[int | None, typer.Option("--samples", help="Bootstrap resamples.")] = None,
@@ -33,14 +38,16 @@ def evaluate(
 ) -> None:
     """Metrics with 95 % intervals, paired tests, slices of users, and an HTML report."""
     from recmerge.config.evaluate import EvalConfig
-    from recmerge.stages.evaluate import check_gate, plan_evaluate, run_evaluate
+    from recmerge.stages.evaluate import plan_evaluate, run_evaluate
     from recmerge.stages.execute import execute
+    from recmerge.stages.gate import check_gate
 
     flags = {
         "runs": runs or None,
         "baseline": baseline,
         "fuse": split_list(fuse),
         "fit_on": split_list(fit_on),
+        "calibrate": calibrate,
         "ks": _cut_offs(ks),
         "n_bootstrap": samples,
         "result_jsonl": str(result_jsonl) if result_jsonl else None,
@@ -55,7 +62,11 @@ def evaluate(
     _show(common, metrics)
     report = done.path / "report.html"
     common.reporter.say(f"report: {report}")
-    document = {key: metrics[key] for key in ("n_users", "metrics", "comparisons", "transfer", "malformed", "off_list", "ties", "fusion") if key in metrics}
+    document = {
+        key: metrics[key]
+        for key in ("n_users", "metrics", "comparisons", "transfer", "malformed", "off_list", "ties", "fusion", "calibration")
+        if key in metrics
+    }
     common.finish(done, next_command=f"recmerge runs lineage eval/{done.manifest.name}", report=str(report), **document)
     if gate:
         check_gate(config, metrics)

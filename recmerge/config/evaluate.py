@@ -25,6 +25,7 @@ class EvalConfig(Settings):
     fuse: list[str] = Field(default_factory=list, description="infer runs whose scores are made into one ranker, fitted on validation events")
     fit_on: list[str] = Field(default_factory=list, description="with fuse: rankings of validation events, in its order; empty: found by themselves")
     fusion_model: Literal["auto", "logit", "network"] = Field("auto", description="what fuses; auto: whichever loses less on held-out validation users")
+    calibrate: bool = Field(False, description="make scores probabilities by a temperature, fitted on each run's ranking of validation events")
     result_jsonl: str | None = Field(None, json_schema_extra={"path": True}, description="published format: one JSON string of titles per line")
     test_jsonl: str | None = Field(None, json_schema_extra={"path": True}, description="published format: the test line of each result line")
     ks: list[int] = Field([1, 3, 5], min_length=1, description="cut-offs")
@@ -45,6 +46,8 @@ class EvalConfig(Settings):
             raise ValueError("result_jsonl and test_jsonl need each other")
         if self.result_jsonl and (self.runs or self.baseline or self.fuse):
             raise ValueError("give runs, or result_jsonl and test_jsonl, not both")
+        if self.result_jsonl and self.calibrate:
+            raise ValueError("calibrate (--calibrate) needs runs: a published result file has no scores")
         if len(self.fuse) == 1 or len(set(self.fuse)) < len(self.fuse):
             raise ValueError("fuse (--fuse) takes two runs or more, each once")
         if self.fit_on and len(self.fit_on) != len(self.fuse):

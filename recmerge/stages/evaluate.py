@@ -12,25 +12,26 @@ import polars as pl
 from recmerge.config.evaluate import EvalConfig
 from recmerge.data.dataset import read_frame
 from recmerge.data.other_candidates import STORED
-from recmerge.errors import ArtifactError, ConfigError, GateError
+from recmerge.errors import ArtifactError, ConfigError
 from recmerge.evaluation.metrics import metric_names
 from recmerge.evaluation.published import read_published
 from recmerge.evaluation.slices import ALL, Mask, popularity_cuts, slices, user_facts
-from recmerge.evaluation.summary import Evaluated, check_paired, compare, gate_failures, per_user_frame, summarise
+from recmerge.evaluation.summary import Evaluated, check_paired, compare, per_user_frame, summarise
 from recmerge.evaluation.transfer import transfer
 from recmerge.names import EVENTS_FILE, FUSED_FILE, IS_TARGET, ITEM_ID, METRICS_FILE, PER_USER_FILE, RANKINGS_FILE, REPORT_FILE, USER_ID, USERS_FILE
 from recmerge.runs.directory import Run, write_text
 from recmerge.runs.manifest import Input, Manifest, RunSpec, code_version, input_from_file, read_manifest, sha256_file
 from recmerge.runs.resolve import Found, resolve
 from recmerge.runs.workspace import Workspace, check_name
+from recmerge.stages.calibrate import calibrations, refuse_no_scores
 from recmerge.stages.candidate_kinds import files_of, kind_of, read_places, refuse_mixed_kinds
 from recmerge.stages.evaluate_pages import report_page
 from recmerge.stages.execute import Plan
-from recmerge.stages.fuse import FUSED, find_parts, find_twins, fuse
+from recmerge.stages.fuse import FUSED, find_parts, find_twin, find_twins, fuse
 
 KIND = "rankings"
 _OUTPUTS = (METRICS_FILE, PER_USER_FILE, REPORT_FILE)
-_STAGES = ("stages/candidate_kinds.py", "stages/evaluate.py", "stages/evaluate_pages.py", "stages/fuse.py")
+_STAGES = ("stages/calibrate.py", "stages/candidate_kinds.py", "stages/evaluate.py", "stages/evaluate_pages.py", "stages/fuse.py")
 _RUN, _DATA, _BASELINE, _VALID = "run", "data", "baseline", "valid"
 
 
@@ -66,7 +67,12 @@ def plan_evaluate(config: EvalConfig, workspace: Workspace, name: str | None = N
         twins = find_twins(workspace, parts, config.fit_on)
         labels = {key: [f.label for f in group] for key, group in (("runs", founds), ("fuse", parts), ("fit_on", twins))}
         shown |= {**labels, "baseline": baseline.label if baseline else None}
-        asked_valid = [t.as_input(f"{_VALID}:{f.label}", workspace) for f, t in zip(parts, twins, strict=True)]
+        valid = {f.label: t for f, t in zip(parts, twins, strict=True)}
+        if config.calibrate:
+            for found in [*founds, *([baseline] if baseline else [])]:
+                refuse_no_scores(found)
+                valid.setdefault(found.label, find_twin(workspace, found))
+        asked_valid = [twin.as_input(f"{_VALID}:{label}", workspace) for label, twin in valid.items()]
         inputs = [*_inputs(workspace, founds, baseline), *asked_valid]
         default = (founds[0].manifest.name if asked else FUSED) + (f"-vs-{baseline.manifest.name}" if baseline else "")
     spec = RunSpec(
@@ -111,6 +117,9 @@ def run_evaluate(config: EvalConfig, run: Run) -> None:
     document = _document(config, run, results, baseline)
     if fitted is not None:
         document["fusion"] = {"fitted": fitted, "added": _added(config, results)}
+    if config.calibrate:
+        twins = _twins(run)
+        document["calibration"] = calibrations({key: (found.path, twins[found.label].path) for key, found in ranked.items()})
     write_text(run.path / METRICS_FILE, json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
     per_user_frame(results).write_parquet(run.path / PER_USER_FILE, compression="zstd")
     data = next((run.workspace.root / i.path for i in run.spec.inputs if i.role == f"{_DATA}:{_RUN}-1"), None)  # of the judged run, or its first part
@@ -124,32 +133,6 @@ def run_evaluate(config: EvalConfig, run: Run) -> None:
         "candidates": document["candidates"],
         "metrics": {name: figure["value"] for name, figure in document["metrics"].items()},
     }
-
-
-def check_gate(config: EvalConfig, metrics: dict[str, Any]) -> None:
-    """Judge every run of an evaluation but the baseline.
-
-    Args:
-        config: The settings.
-        metrics: The document of `metrics.json`.
-
-    Raises:
-        GateError: A condition is not met; the line names it.
-    """
-    gate = config.gate
-    failed = []
-    for key, block in metrics["runs"].items():
-        if key == metrics["baseline"] and len(metrics["runs"]) > 1:
-            continue
-        compared = [row for row in metrics["comparisons"] if row["run"] == key]
-        reasons = gate_failures(block, compared, metric=gate.metric, max_malformed=gate.max_malformed, min_value=gate.min_value, no_worse=gate.no_worse)
-        if gate.no_worse_slice and metrics["transfer"]:
-            found = metrics["transfer"]
-            alarms = [row for row in found["alarms"] if row["run"] == key and row["slice"] != ALL]
-            reasons += [f"{found['metric']} is {-row['difference']:.4f} below the baseline in the slice {row['slice']}" for row in alarms]
-        failed += [f"{key}: {reason}" for reason in reasons]
-    if failed:
-        raise GateError("; ".join(failed), fix="look at the report's table of outputs and slices, or lower the gate's demand with --set gate.<key>=<value>")
 
 
 def _found(workspace: Workspace, ref: str) -> Found:
@@ -244,9 +227,14 @@ def _masks(run: Run, rankings: pl.DataFrame, folder: Path | None, split: str, ke
 
 def _fused(config: EvalConfig, run: Run, known: dict[str, tuple[Found, Evaluated]]) -> tuple[list[Evaluated], dict[str, Any]]:
     """Fuse the parts that the plan found with their twins."""
-    twins = {i.role.partition(":")[2]: _reopened(run, i) for i in run.spec.inputs if i.role.startswith(f"{_VALID}:")}
+    twins = _twins(run)
     parts = [(known[label][1].key, known[label][0], twins[label]) for label in run.spec.config["fuse"]]
     return fuse(parts, known[run.spec.config["fuse"][0]][1], config.fusion_model, config.seed, run.path)
+
+
+def _twins(run: Run) -> dict[str, Found]:
+    """Return the rankings of validation events by the label of the run that they belong to."""
+    return {i.role.partition(":")[2]: _reopened(run, i) for i in run.spec.inputs if i.role.startswith(f"{_VALID}:")}
 
 
 def _added(config: EvalConfig, results: Sequence[Evaluated]) -> list[dict[str, Any]]:

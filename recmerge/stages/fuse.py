@@ -105,20 +105,30 @@ def find_twin(workspace: Workspace, found: Found) -> Found:
         if manifest is not None and manifest.facts.get("split") == VALID and _system(manifest) == wanted
     ]
     if not twins:
-        raise ArtifactError(f"fusing '{found.manifest.name}' needs the same system's ranking of the validation events", fix=_command(found.manifest))
+        raise ArtifactError(
+            f"'{found.manifest.name}' is to be fitted, which needs the same system's ranking of the validation events", fix=_command(found.manifest)
+        )
     return max(twins, key=lambda t: t.manifest.ended)
 
 
 def _system(manifest: Manifest) -> tuple[object, ...]:
-    config = {k: v for k, v in manifest.config.items() if k not in _WHO_IS_ASKED | _NO_SCORE}
+    config = {k: v for k, v in _settings(manifest).items() if k not in _WHO_IS_ASKED | _NO_SCORE}
     inputs = sorted((i["role"], i["content_sha256"]) for i in manifest.inputs)
     return config, inputs, manifest.config.get("seed") if manifest.config.get("ranker") == "random" else None
 
 
+def _settings(manifest: Manifest) -> dict[str, Any]:
+    """Return a run's settings, with the normalization that it chose in the place of `auto`."""
+    config = dict(manifest.config)
+    if config.get("normalize") == "auto":
+        config["normalize"] = manifest.facts["normalization"]["chosen"]
+    return {k: v for k, v in config.items() if (k, v) != ("normalize", "sum")}  # which older runs do not name
+
+
 def _command(manifest: Manifest) -> str:
-    config = manifest.config
+    config = _settings(manifest)
     how = f"--ranker {config['ranker']}" if config.get("ranker") else f"--adapter {config.get('adapter')}"
-    asked = [f"--set {key}={config[key]}" for key in ("candidates", "order_seed") if key in config]
+    asked = [f"--set {key}={config[key]}" for key in ("candidates", "order_seed", "normalize") if key in config]
     return " ".join([f"recmerge infer {manifest.facts.get('domains', ['DOMAIN'])[0]} {how}", *asked, f"--split valid --name {manifest.name}-valid"])
 
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from recmerge.evaluation.examples import Shown
+from recmerge.evaluation.report.calibration import calibration_sections
 from recmerge.evaluation.report.charts import Bar, Line, Reference
 from recmerge.evaluation.report.fusion import fusion_sections
 from recmerge.evaluation.report.losses import Losses, loss_sections
@@ -58,6 +59,8 @@ def results_page(
         sections += [*_comparisons(metrics, head), *_transfer(metrics)]
     if "fusion" in metrics:
         sections += fusion_sections(metrics["fusion"])
+    if "calibration" in metrics:
+        sections += calibration_sections(metrics["calibration"], {key: _label(blocks, key) for key in metrics["calibration"]})
     sections += _slices(blocks, head, spread)
     if curves:
         sections.append(_curves(metrics, curves))

@@ -1,0 +1,34 @@
+"""`eval --gate`: whether every run is good enough."""
+
+from typing import Any
+
+from recmerge.config.evaluate import EvalConfig
+from recmerge.errors import GateError
+from recmerge.evaluation.slices import ALL
+from recmerge.evaluation.summary import gate_failures
+
+
+def check_gate(config: EvalConfig, metrics: dict[str, Any]) -> None:
+    """Judge every run of an evaluation but the baseline.
+
+    Args:
+        config: The settings.
+        metrics: The document of `metrics.json`.
+
+    Raises:
+        GateError: A condition is not met; the line names it.
+    """
+    gate = config.gate
+    failed = []
+    for key, block in metrics["runs"].items():
+        if key == metrics["baseline"] and len(metrics["runs"]) > 1:
+            continue
+        compared = [row for row in metrics["comparisons"] if row["run"] == key]
+        reasons = gate_failures(block, compared, metric=gate.metric, max_malformed=gate.max_malformed, min_value=gate.min_value, no_worse=gate.no_worse)
+        if gate.no_worse_slice and metrics["transfer"]:
+            found = metrics["transfer"]
+            alarms = [row for row in found["alarms"] if row["run"] == key and row["slice"] != ALL]
+            reasons += [f"{found['metric']} is {-row['difference']:.4f} below the baseline in the slice {row['slice']}" for row in alarms]
+        failed += [f"{key}: {reason}" for reason in reasons]
+    if failed:
+        raise GateError("; ".join(failed), fix="look at the report's table of outputs and slices, or lower the gate's demand with --set gate.<key>=<value>")
