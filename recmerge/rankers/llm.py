@@ -18,6 +18,7 @@ from recmerge.lm.scoring import Scorer
 from recmerge.lm.title_tree import Question
 from recmerge.rankers.normalization import Likelihoods, Normalization
 
+_TOKENS = 4096  # of titles in one pass where a whole catalogue is scored
 _TITLES = 64  # scored in one pass where there is no user
 
 
@@ -104,6 +105,37 @@ class LlmRanker:
                 n_tokens = np.array([[float(len(a)) for a in row] for row in answers])
                 yield chosen, Likelihoods(sums, n_tokens, np.array([[self._priors[a] for a in row] for row in answers]) if priors else None)
 
+    def score_all(self, examples: Sequence[Example], items: Sequence[str]) -> np.ndarray:
+        """Score the same items for every user, exactly as `score` would; only for prompts that do not name candidates.
+
+        Titles go through the model in sorted order, some thousand tokens at a time, so that what they begin with alike is computed once.
+
+        Args:
+            examples: B users, whose own candidates are not looked at.
+            items: I item ids.
+
+        Returns:
+            (B, I) scores, normalized as this ranker does.
+        """
+        answers = [self.encoder.answer(self.titles[item]) for item in items]
+        distinct = sorted(set(answers))
+        if self.normalization == "pmi":
+            self._learn_priors(distinct)
+        ends = np.cumsum([len(answer) for answer in distinct])
+        parts = [tuple(distinct[at] for at in part) for part in np.split(np.arange(len(distinct)), np.flatnonzero(np.diff(ends // _TOKENS)) + 1)]
+        longest = max(map(len, distinct))
+        prompts = [self._prompt_of(example, [], longest) for example in examples]
+        tasks = [Question(prompt, part) for prompt in prompts for part in parts]
+        if tasks:
+            self.scorer.prepare(tasks[0])
+        with one_core_each(self.model.device) as side_by_side:
+            found = np.concatenate(list(side_by_side(lambda task: self.scorer.score([task])[0], tasks))) if tasks else np.empty(0)
+        places = {answer: place for place, answer in enumerate(distinct)}
+        sums = found.reshape(len(examples), len(distinct))[:, [places[answer] for answer in answers]]
+        n_tokens = np.array([[float(len(answer)) for answer in answers]])
+        priors = np.array([[self._priors[answer] for answer in answers]]) if self.normalization == "pmi" else None
+        return Likelihoods(sums, n_tokens, priors).normalized(self.normalization)
+
     def _learn_priors(self, answers: Sequence[tuple[int, ...]]) -> None:
         """Score titles, those that begin alike together, after a prompt without history and candidates."""
         new = [answer for answer in answers if answer not in self._priors]
@@ -144,8 +176,10 @@ class LlmRanker:
 
     def _prompt(self, example: Example) -> tuple[int, ...]:
         titles = [self.titles[c] for c in example.candidates]
-        longest = max(len(self.encoder.answer(t)) for t in titles)
-        prompt = self.encoder.prompt([self.titles[i] for i in example.history], titles, reserve=longest)
+        return self._prompt_of(example, titles, max(len(self.encoder.answer(t)) for t in titles))
+
+    def _prompt_of(self, example: Example, candidates: Sequence[str], longest: int) -> tuple[int, ...]:
+        prompt = self.encoder.prompt([self.titles[i] for i in example.history], candidates, reserve=longest)
         if prompt is None:
             raise DataError(
                 f"the prompt of user {example.user_id} does not fit into max_length {self.encoder.settings.max_length} tokens even without a history",

@@ -31,6 +31,7 @@ _LLM_CODE = (
 _RANKER_CODE = ("rankers/__init__.py", "rankers", "data/dataset.py", "stages/infer.py")
 _OTHER_CODE = ("data/candidates.py", "data/draws.py", "data/other_candidates.py", "rankers/per_domain.py", "rankers/tfidf.py", "stages/infer_all.py")
 _CHOOSING_USERS = 500
+_USERS_OF_ALL = 8  # whom a language model ranks a whole catalogue for, between two words of progress
 IGNORED = ("device", "batch_size", "adapter", "base", "revision")  # adapter and base enter by their content
 
 
@@ -65,6 +66,9 @@ def plan_infer(config: InferConfig, workspace: Workspace, domain: str, name: str
         inputs += [trained.as_input("ranker", workspace)] if trained else []
     else:
         label = _plan_adapter(config, workspace, data, inputs, resolved)
+        if config.candidates == ALL and (style := resolved["prompt"]["style"]) != "open":
+            what = f"--candidates all: the {style} prompt of adapter '{config.adapter}' names its candidates, so it cannot ask for a whole catalogue"
+            raise UsageError(what, fix="choose an adapter that was trained with prompt.style=open, or --candidates stored, popular or similar")
         code = code_version(*_LLM_CODE, *more)
     generated = "-generate" if config.mode == "generate" else ""
     valid = "-valid" if config.split == VALID else ""
@@ -79,9 +83,9 @@ def plan_infer(config: InferConfig, workspace: Workspace, domain: str, name: str
 def _refuse_whole(config: InferConfig) -> None:
     if config.order_seed is not None:
         raise UsageError(f"order_seed={config.order_seed} puts lists in another order, and --candidates all has no lists", fix="leave one of the two out")
-    if config.ranker is None:
-        refuse_unable(None, f"adapter '{config.adapter}'")
-    else:
+    if config.mode == "generate":
+        raise UsageError("--candidates all ranks by likelihood, and mode=generate writes answers", fix="leave one of the two out")
+    if config.ranker is not None:
         refuse_unable(new_ranker(config.ranker), f"ranker '{config.ranker}'")
 
 
@@ -216,14 +220,21 @@ def _infer_llm(config: InferConfig, run: Run, domain: Domain, asked: Sequence[Ex
             _choose_normalization(ranker, domain, config, run)
         elif config.normalize != "sum":
             ranker.normalization = config.normalize
-        scores = np.zeros((len(asked), run.facts["candidates"]["n"]))
-        with run.reporter.bar("ranking users", len(asked)) as bar:
-            for chosen, part in ranker.score_batches(asked):
-                scores[chosen] = part
-                bar.advance(len(chosen))
-        _write_scores(run.path, asked, scores)
+        if config.candidates == ALL:
+            rank_catalogue(ranker, domain, config.split, asked, run, at_once=_USERS_OF_ALL)
+        else:
+            _score(ranker, asked, run)
         run.facts["scoring"] = {"method": ranker.scorer.method, "checked_against_full_nats": ranker.scorer.difference}
     run.facts["prompts"] = {"n": ranker.counts.prompts, "trimmed": ranker.counts.trimmed, "titles_cut": ranker.encoder.titles_cut}
+
+
+def _score(ranker: Any, asked: Sequence[Example], run: Run) -> None:
+    scores = np.zeros((len(asked), run.facts["candidates"]["n"]))
+    with run.reporter.bar("ranking users", len(asked)) as bar:
+        for chosen, part in ranker.score_batches(asked):
+            scores[chosen] = part
+            bar.advance(len(chosen))
+    _write_scores(run.path, asked, scores)
 
 
 def _choose_normalization(ranker: Any, domain: Domain, config: InferConfig, run: Run) -> None:

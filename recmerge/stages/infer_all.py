@@ -21,7 +21,7 @@ def refuse_unable(ranker: object, name: str) -> None:
     """Refuse what cannot score a whole catalogue.
 
     Args:
-        ranker: Any ranker, None for a language model.
+        ranker: Any ranker but a language model.
         name: What to call it.
 
     Raises:
@@ -35,7 +35,7 @@ def refuse_unable(ranker: object, name: str) -> None:
         )
 
 
-def rank_catalogue(ranker: CatalogueRanker, domain: Domain, split: str, asked: Sequence[Example], run: Run) -> None:
+def rank_catalogue(ranker: CatalogueRanker, domain: Domain, split: str, asked: Sequence[Example], run: Run, at_once: int = 10**6) -> None:
     """Rank everything a user may be asked about, and write `rankings.parquet` and `targets.parquet`.
 
     The first holds each user's best 100 items and the target; of items equally good at the hundredth place, the first by item id.
@@ -47,9 +47,10 @@ def rank_catalogue(ranker: CatalogueRanker, domain: Domain, split: str, asked: S
         split: What is asked, "valid" or "test".
         asked: B questions, whose own candidates are not looked at.
         run: Where to write; gets the candidates' facts.
+        at_once: Users at once, at most.
     """
     catalogue = catalogue_of(domain, split)
-    step = max(1, _CELLS // len(catalogue.items))
+    step = max(1, min(at_once, _CELLS // len(catalogue.items)))
     rankings, counts = [], []
     with run.reporter.bar("ranking users", len(asked)) as bar:
         for start in range(0, len(asked), step):

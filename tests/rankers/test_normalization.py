@@ -61,6 +61,35 @@ def test_scores_come_in_the_order_asked(tiny_base: Path, domain: Domain) -> None
     np.testing.assert_allclose(ranker.score(asked), want, atol=1e-5)
 
 
+@pytest.mark.parametrize("how", ["sum", "mean", "pmi"])
+def test_a_whole_catalogue_is_scored_as_any_list(tiny_base: Path, domain: Domain, how: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("recmerge.rankers.llm._TOKENS", 60)  # several passes
+    ranker, asked = ranker_on(tiny_base, domain, "open"), examples(domain, "test")[:4]
+    ranker.normalization = how
+    items = sorted(domain.titles)
+    found = ranker.score_all(asked, items)
+    for example, row in zip(asked, found, strict=True):
+        alike = Example(example.domain, example.user_id, example.history, example.target, tuple(items))
+        np.testing.assert_allclose(row, ranker.score([alike])[0], atol=1e-4)
+    assert ranker.score_all([], items).shape == (0, len(items))
+
+
+def test_infer_ranks_the_whole_catalogue_with_a_model(tiny_base: Path, domain: Domain, cli: Any) -> None:
+    words = ("infer", "sports", "--adapter", "none", "--base", str(tiny_base), "--users", "9", "--candidates", "all", "--set", "prompt.style=open")
+    made = answer(cli, *words)
+    assert made["facts"]["candidates"]["kind"] == "all"
+    assert made["facts"]["scoring"]["method"] == "packed"
+    frame = pl.read_parquet(Path(made["run_dir"]) / "rankings.parquet")
+    ranker, asked = ranker_on(tiny_base, domain, "open"), {e.user_id: e for e in examples(domain, "test")}
+    for (user,), mine in frame.group_by("user_id"):
+        example, own = asked[user], mine.sort("rank")
+        free = {i for i in domain.titles if i not in domain.sequences[user] or i == example.target}
+        assert set(own["item_id"]) <= free
+        best = Example("sports", user, example.history, example.target, tuple(own["item_id"]))
+        np.testing.assert_allclose(own["score"].to_numpy(), ranker.score([best])[0], atol=1e-4)
+    assert answer(cli, "eval", made["name"])["n_users"] == 9
+
+
 def test_a_prior_is_asked_once_per_title(tiny_base: Path, domain: Domain, monkeypatch: pytest.MonkeyPatch) -> None:
     ranker, asked = ranker_on(tiny_base, domain, "open"), examples(domain, "test")[:5]
     ranker.normalization = "pmi"

@@ -143,9 +143,13 @@ def test_what_cannot_rank_a_catalogue_says_who_can(built: Path, workspace: Works
     assert "ranker 'lists' cannot score a whole catalogue" in err
     assert "popularity" in err
     assert " lists," not in err
-    code, err = refusal(cli, "infer", "sports", "--adapter", "none", "--base", "nano", "--candidates", "all")
+    model = ("--adapter", "none", "--base", "nano", "--candidates", "all")
+    code, err = refusal(cli, "infer", "sports", *model, "--set", "prompt.style=listwise")
     assert code == 2
-    assert "adapter 'none' cannot score a whole catalogue" in err
+    assert "the listwise prompt of adapter 'none' names its candidates" in err
+    code, err = refusal(cli, "infer", "sports", *model, "--set", "mode=generate")
+    assert code == 2
+    assert "mode=generate writes answers" in err
     code, err = refusal(cli, "infer", "sports", "--ranker", "popularity", "--candidates", "all", "--set", "order_seed=1")
     assert code == 2
     assert "--candidates all has no lists" in err
