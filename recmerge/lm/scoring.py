@@ -38,7 +38,7 @@ class Scorer:
         self.pad_id = pad_id
         self._keeps_logits = "logits_to_keep" in inspect.signature(self.causal_lm.forward).parameters
         # On a CPU a sequence fills a core, so there is no need of batches, whose padding and full masks are work for nothing.
-        self._halved = next(model.parameters()).device.type == "cpu" and use_tree_attention(self.causal_lm)
+        self._one_by_one = next(model.parameters()).device.type == "cpu" and use_tree_attention(self.causal_lm)
         self.method: Method | None = None
         self.difference = 0.0  # between `full` and the method on the first question, in nats
 
@@ -122,7 +122,7 @@ class Scorer:
     @torch.inference_mode()
     def _packed(self, questions: Sequence[Question]) -> list[np.ndarray]:
         trees = [TitleTree(q, self.pad_id, _BLOCK) for q in questions]
-        if self._halved:
+        if self._one_by_one:
             predicting = [self._hidden([tree], self._bias([tree.allowed()]))[0, tree.predicting] for tree in trees]
         else:
             longest = max(tree.length for tree in trees)

@@ -130,8 +130,8 @@ def test_whatever_the_titles_and_blocks(monkeypatch: pytest.MonkeyPatch, n_answe
     model, question = make("qwen2"), drawn(n_answers, longest, vocabulary)
     want = [alone(model, question.prompt, a) for a in question.answers]
     scorer = Scorer(model, 0)
-    for halved in (True, False):
-        scorer._halved = halved
+    for one_by_one in (True, False):
+        scorer._one_by_one = one_by_one
         np.testing.assert_allclose(scorer.score([question])[0], want, atol=2e-4)
         assert scorer.method == "packed"
         both = scorer.score([question, drawn(7, 9, 97, seed=1)])
