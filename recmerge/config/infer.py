@@ -22,7 +22,7 @@ class InferConfig(Settings):
     split: Literal["test", "valid"] = "test"
     candidates: Literal["stored", "popular", "similar", "all"] = Field(
         "stored",
-        description="popular: negatives drawn by training events; similar: those titled most like the target; all: the whole catalogue, for rankers that can and open prompts",
+        description="popular: negatives by training events; similar: titled like the target; all: the catalogue, for rankers that can and open prompts",
     )
     order_seed: int | None = Field(
         None, ge=0, description="put every list in another seeded order before it is asked: a listwise prompt may prefer places; null: as stored"

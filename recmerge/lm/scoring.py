@@ -2,7 +2,8 @@
 
 import copy
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -91,33 +92,25 @@ class Scorer:
 
     @torch.inference_mode()
     def _full(self, questions: Sequence[Question]) -> list[np.ndarray]:
-        results = []
-        for question in questions:
-            scores = dict[tuple[int, ...], float]()
-            for answers in _groups(question.answers):
-                longest = max(map(len, answers))
-                logits = self._logits([[*question.prompt, *a[:-1]] for a in answers], longest, use_cache=False)
-                scores |= _scores(answers, logits)
-            results.append(np.array([scores[a] for a in question.answers]))
-        return results
+        def logits_of(question: Question, answers: Sequence[Tokens]) -> torch.Tensor:
+            return self._logits([[*question.prompt, *a[:-1]] for a in answers], max(map(len, answers)), use_cache=False)
+
+        return [_in_groups(question, partial(logits_of, question)) for question in questions]
 
     @torch.inference_mode()
     def _reused(self, questions: Sequence[Question]) -> list[np.ndarray]:
-        results = []
-        for question in questions:
-            prompt = torch.tensor([question.prompt], device=next(self.model.parameters()).device)
-            keep = {"logits_to_keep": 1} if self._keeps_logits else {}
-            first = self.model(input_ids=prompt, use_cache=True, **keep)
-            scores = dict[tuple[int, ...], float]()
-            for answers in _groups(question.answers):
-                logits, longest = first.logits[:, -1:].expand(len(answers), -1, -1), max(map(len, answers)) - 1
-                if longest:
-                    cache = copy.deepcopy(first.past_key_values)
-                    cache.batch_repeat_interleave(len(answers))
-                    logits = torch.cat([logits, self._logits([a[:-1] for a in answers], longest, past_key_values=cache, use_cache=True)], 1)
-                scores |= _scores(answers, logits)
-            results.append(np.array([scores[a] for a in question.answers]))
-        return results
+        def logits_of(first: Any, answers: Sequence[Tokens]) -> torch.Tensor:
+            logits, longest = first.logits[:, -1:].expand(len(answers), -1, -1), max(map(len, answers)) - 1
+            if not longest:
+                return logits
+            cache = copy.deepcopy(first.past_key_values)
+            cache.batch_repeat_interleave(len(answers))
+            return torch.cat([logits, self._logits([a[:-1] for a in answers], longest, past_key_values=cache, use_cache=True)], 1)
+
+        device = next(self.model.parameters()).device
+        keep = {"logits_to_keep": 1} if self._keeps_logits else {}
+        firsts = (self.model(input_ids=torch.tensor([question.prompt], device=device), use_cache=True, **keep) for question in questions)
+        return [_in_groups(question, partial(logits_of, first)) for question, first in zip(questions, firsts, strict=True)]
 
     @torch.inference_mode()
     def _packed(self, questions: Sequence[Question]) -> list[np.ndarray]:
@@ -170,11 +163,14 @@ def _quick_methods(config: Any) -> tuple[Method, ...]:
     return ("packed", "reused")
 
 
-def _groups(answers: Sequence[tuple[int, ...]]) -> Iterator[list[tuple[int, ...]]]:
-    """Yield the distinct answers, those of like length together, a few at a time: all their logits are held at once."""
-    ordered = sorted(dict.fromkeys(answers), key=len)
+def _in_groups(question: Question, logits_of: Callable[[list[tuple[int, ...]]], torch.Tensor]) -> np.ndarray:
+    """Score the distinct answers, those of like length together, a few at a time: all their logits (B, longest, V) are held at once."""
+    ordered = sorted(dict.fromkeys(question.answers), key=len)
+    scores = dict[tuple[int, ...], float]()
     for start in range(0, len(ordered), _ANSWERS):
-        yield ordered[start : start + _ANSWERS]
+        answers = ordered[start : start + _ANSWERS]
+        scores |= _scores(answers, logits_of(answers))
+    return np.array([scores[answer] for answer in question.answers])
 
 
 def _scores(answers: Sequence[tuple[int, ...]], logits: torch.Tensor) -> dict[tuple[int, ...], float]:

@@ -18,8 +18,7 @@ from recmerge.lm.scoring import Scorer
 from recmerge.lm.title_tree import Question
 from recmerge.rankers.normalization import Likelihoods, Normalization
 
-_TOKENS = 4096  # of titles in one pass where a whole catalogue is scored
-_TITLES = 64  # scored in one pass where there is no user
+_TOKENS = 4096  # of titles in one pass where there are more than a user's candidates
 
 
 @dataclass
@@ -43,17 +42,16 @@ class LlmRanker:
         encoder: Its tokenizer and prompt settings.
         titles: Item id to title.
         batch_size: Users per forward pass.
-        normalization: How likelihoods become scores.
     """
 
     name = "llm"
 
-    def __init__(self, model: Any, encoder: Encoder, titles: Mapping[str, str], batch_size: int = 16, normalization: Normalization = "sum") -> None:
+    def __init__(self, model: Any, encoder: Encoder, titles: Mapping[str, str], batch_size: int = 16) -> None:
         self.model = model
         self.encoder = encoder
         self.titles = titles
         self.batch_size = batch_size
-        self.normalization: Normalization = normalization
+        self.normalization: Normalization = "sum"  # how likelihoods become scores
         self.scorer = Scorer(model, pad_id=encoder.end_id)
         self.counts = LlmCounts()
         self._priors: dict[tuple[int, ...], float] = {}
@@ -121,20 +119,25 @@ class LlmRanker:
         distinct = sorted(set(answers))
         if self.normalization == "pmi":
             self._learn_priors(distinct)
-        ends = np.cumsum([len(answer) for answer in distinct])
-        parts = [tuple(distinct[at] for at in part) for part in np.split(np.arange(len(distinct)), np.flatnonzero(np.diff(ends // _TOKENS)) + 1)]
         longest = max(map(len, distinct))
-        prompts = [self._prompt_of(example, [], longest) for example in examples]
-        tasks = [Question(prompt, part) for prompt in prompts for part in parts]
-        if tasks:
-            self.scorer.prepare(tasks[0])
-        with one_core_each(self.model.device) as side_by_side:
-            found = np.concatenate(list(side_by_side(lambda task: self.scorer.score([task])[0], tasks))) if tasks else np.empty(0)
+        found = self._sums([self._prompt_of(example, [], longest) for example in examples], distinct)
         places = {answer: place for place, answer in enumerate(distinct)}
-        sums = found.reshape(len(examples), len(distinct))[:, [places[answer] for answer in answers]]
+        sums = found[:, [places[answer] for answer in answers]]
         n_tokens = np.array([[float(len(answer)) for answer in answers]])
         priors = np.array([[self._priors[answer] for answer in answers]]) if self.normalization == "pmi" else None
         return Likelihoods(sums, n_tokens, priors).normalized(self.normalization)
+
+    def _sums(self, prompts: Sequence[tuple[int, ...]], answers: Sequence[tuple[int, ...]]) -> np.ndarray:
+        """Return the log-likelihood (B, A) of each of many answers, which are best sorted, after each prompt."""
+        ends = np.cumsum([len(answer) for answer in answers])
+        parts = [tuple(answers[at] for at in part) for part in np.split(np.arange(len(answers)), np.flatnonzero(np.diff(ends // _TOKENS)) + 1)]
+        tasks = [Question(prompt, part) for prompt in prompts for part in parts if part]
+        if not tasks:
+            return np.empty((len(prompts), len(answers)))
+        self.scorer.prepare(tasks[0])
+        with one_core_each(self.model.device) as side_by_side:
+            found = np.concatenate(list(side_by_side(lambda task: self.scorer.score([task])[0], tasks)))
+        return found.reshape(len(prompts), len(answers))
 
     def _learn_priors(self, answers: Sequence[tuple[int, ...]]) -> None:
         """Score titles, those that begin alike together, after a prompt without history and candidates."""
@@ -145,12 +148,7 @@ class LlmRanker:
                 "a title's likelihood without a history cannot be had: this tokenizer has no start token, so an open prompt without a history is empty",
                 fix="use --set normalize=sum or mean",
             )
-        questions = [Question(prompt.ids, tuple(new[start : start + _TITLES])) for start in range(0, len(new), _TITLES)]
-        if questions:
-            self.scorer.prepare(questions[0])
-        with one_core_each(self.model.device) as side_by_side:
-            for question, sums in zip(questions, side_by_side(lambda q: self.scorer.score([q])[0], questions), strict=True):
-                self._priors.update(zip(question.answers, sums.tolist(), strict=True))
+        self._priors.update(zip(new, self._sums([prompt.ids], new)[0].tolist(), strict=True))
 
     def generate_batches(self, examples: Sequence[Example], max_new_tokens: int) -> Iterator[tuple[list[int], list[str], list[Parsed]]]:
         """Let the model write answers, greedily, and read them.

@@ -8,10 +8,12 @@ import numpy as np
 import polars as pl
 
 from recmerge.data.dataset import read_frame
+from recmerge.data.other_candidates import ALL
 from recmerge.errors import UsageError
 from recmerge.evaluation.calibration import Lists, calibration, padded
 from recmerge.names import IS_TARGET, RANKINGS_FILE, SCORE, USER_ID
 from recmerge.runs.resolve import Found
+from recmerge.stages.candidate_kinds import kind_of
 
 
 def refuse_no_scores(found: Found) -> None:
@@ -23,9 +25,9 @@ def refuse_no_scores(found: Found) -> None:
     Raises:
         UsageError: It wrote answers, or ranks the whole catalogue and keeps the best.
     """
-    facts = found.manifest.facts
-    if facts.get("mode", "score") != "score" or facts.get("candidates", {}).get("kind") == "all":
-        why = "written answers" if facts.get("mode", "score") != "score" else "the best of a whole catalogue"
+    written = found.manifest.facts.get("mode", "score") != "score"
+    if written or kind_of(found.manifest) == ALL:
+        why = "written answers" if written else "the best of a whole catalogue"
         raise UsageError(f"--calibrate: '{found.label}' holds {why}, not a score for every candidate", fix="leave the run or --calibrate out")
 
 

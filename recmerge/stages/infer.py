@@ -218,7 +218,7 @@ def _infer_llm(config: InferConfig, run: Run, domain: Domain, asked: Sequence[Ex
     else:
         if config.normalize == "auto":
             _choose_normalization(ranker, domain, config, run)
-        elif config.normalize != "sum":
+        else:
             ranker.normalization = config.normalize
         if config.candidates == ALL:
             rank_catalogue(ranker, domain, config.split, asked, run, at_once=_USERS_OF_ALL)
