@@ -1,6 +1,6 @@
 """Everything that can rank stored candidates: floors, trained rankers, the language model itself."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -18,23 +18,27 @@ from recmerge.rankers.popularity import PopularityRanker
 from recmerge.rankers.protocol import CatalogueRanker, Ranker, RankerSettings, Scores
 from recmerge.rankers.random import RandomRanker
 from recmerge.rankers.recent_popularity import RecentPopularityRanker
+from recmerge.rankers.registry import Registry
 from recmerge.rankers.sentence_embeddings import SentenceEmbeddingsRanker
 from recmerge.rankers.tfidf import TfidfRanker
 
-# A ranker of one's own: a file with a class of the protocol's shape, and a line here. Import torch inside its methods.
-RANKERS: dict[str, type[Ranker]] = {
-    "random": RandomRanker,
-    "popularity": PopularityRanker,
-    "recent_popularity": RecentPopularityRanker,
-    "tfidf": TfidfRanker,
-    "attributes": AttributesRanker,
-    "sentence_embeddings": SentenceEmbeddingsRanker,
-    "cooccurrence": CooccurrenceRanker,
-    "itemknn": ItemKnnRanker,
-    "ease": EaseRanker,
-    "als": AlsRanker,
-    "bpr": BprRanker,
-}
+# A ranker of one's own: a file with a class of the protocol's shape, and a line here. One that imports torch is named, not imported.
+RANKERS: MutableMapping[str, type[Ranker]] = Registry(
+    {
+        "random": RandomRanker,
+        "popularity": PopularityRanker,
+        "recent_popularity": RecentPopularityRanker,
+        "tfidf": TfidfRanker,
+        "attributes": AttributesRanker,
+        "sentence_embeddings": SentenceEmbeddingsRanker,
+        "cooccurrence": CooccurrenceRanker,
+        "itemknn": ItemKnnRanker,
+        "ease": EaseRanker,
+        "als": AlsRanker,
+        "bpr": BprRanker,
+        "sasrec": "recmerge.rankers.sasrec:SasRecRanker",
+    }
+)
 RANKER_DIR = "ranker"  # of a trained ranker's run
 
 __all__ = ["RANKERS", "RANKER_DIR", "CatalogueRanker", "Ranker", "RankerSettings", "Scores", "load_ranker", "missing_modules", "new_ranker", "save_ranker"]
@@ -74,6 +78,8 @@ def missing_modules(name: str) -> list[str]:
 
 def _explained(name: str, error: ValidationError) -> ConfigError:
     first = error.errors(include_url=False)[0]
+    if not first["loc"]:
+        return ConfigError(f"ranker.{str(first['msg']).removeprefix('Value error, ')}", fix="correct those values")
     key = str(first["loc"][0])
     if first["type"] == "extra_forbidden":
         return ConfigError(unknown_name(f"setting of ranker '{name}'", key, RANKERS[name].settings_class.model_fields), fix="correct or remove that key")

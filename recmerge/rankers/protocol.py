@@ -42,6 +42,9 @@ class Ranker(Protocol):
     name: ClassVar[str]
     settings_class: ClassVar[type[RankerSettings]] = RankerSettings
     needs: ClassVar[tuple[str, ...]] = ()  # modules of the extra `floors`
+    is_slow: ClassVar[bool] = False  # to fit: it is trained once, by `recmerge train`, and then asked
+    stops_on_validation: ClassVar[bool] = False  # validation events decide how long it is trained
+    learns_together: ClassVar[bool] = False  # the domains of a set teach each other
 
     settings: Any
     seed: int
@@ -53,7 +56,7 @@ class Ranker(Protocol):
         self.facts = {}
 
     def fit(self, training: Domain | TrainingSet) -> None:
-        """Learn from training events alone; validation and test events are never looked at.
+        """Learn from training events alone; test events are never looked at, validation events only to know when to stop.
 
         Args:
             training: One domain, or a set of several.

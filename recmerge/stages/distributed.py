@@ -6,7 +6,7 @@ from typing import Any
 import torch.distributed as dist
 from accelerate import PartialState
 
-from recmerge.lm.base import pick_device
+from recmerge.lm.device import pick_device
 from recmerge.runs.directory import Run
 from recmerge.runs.workspace import Workspace
 from recmerge.stages.execute import Done

@@ -193,7 +193,8 @@ def _fitted(name: str, domain: Domain, config: InferConfig, run: Run) -> Ranker:
 def _infer_llm(config: InferConfig, run: Run, domain: Domain, asked: Sequence[Example]) -> None:
     import torch
 
-    from recmerge.lm.base import load_model, load_tokenizer, pick_device
+    from recmerge.lm.base import load_model, load_tokenizer
+    from recmerge.lm.device import pick_device
     from recmerge.lm.encoding import Encoder, PromptSettings
     from recmerge.lm.lora import load_lora
     from recmerge.rankers.llm import LlmRanker

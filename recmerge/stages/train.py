@@ -9,7 +9,8 @@ from typing import Any
 from recmerge.config.train import TrainConfig
 from recmerge.data.dataset import Domain
 from recmerge.errors import ConflictError
-from recmerge.lm.base import BaseRef, fingerprint, load_model, load_tokenizer, pick_device, tokenizer_sha256
+from recmerge.lm.base import BaseRef, fingerprint, load_model, load_tokenizer, tokenizer_sha256
+from recmerge.lm.device import pick_device
 from recmerge.lm.encoding import Encoder, PromptSettings
 from recmerge.names import ADAPTER_CARD, ADAPTER_DIR, LOSS_FILE, VALID_LOSS_FILE
 from recmerge.runs.directory import Run, check_unchanged, find_done, find_unfinished, write_text

@@ -1,0 +1,125 @@
+"""Batches of purchases in their order, padded on the left, rows of like length together."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from recmerge.rankers.sequential.purchases import COLD, Asked, Purchases
+
+_NEAR = 64  # so many batches' rows are sorted by length together: short ones are not padded to the longest of the domain
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B buyers' purchases, the newest in the last place.
+
+    Args:
+        users: (B,) numbers; 0: never trained on.
+        items: (B, T) numbers of items; 0 is padding, on the left.
+        targets: (B, T) what was bought next after each; 0: not asked there.
+        times: (B, T + 1) seconds of `items` and of the last target; -1: unknown.
+    """
+
+    users: torch.Tensor
+    items: torch.Tensor
+    targets: torch.Tensor
+    times: torch.Tensor
+
+    def whole(self) -> torch.Tensor:
+        """Return (B, T + 1): the purchases with the last target behind them."""
+        return torch.cat([self.items, self.targets[:, -1:]], 1)
+
+
+class Rows:
+    """Stretches of purchases to learn from; each is one row of a batch.
+
+    Args:
+        purchases: A domain's.
+        max_history: Purchases read at most.
+        every_place: True: one row per buyer, the newest purchases, with a question at every place. False: one row for every purchase but
+            a buyer's first, with the purchases before it and one question, the last.
+        device: Where batches are made.
+    """
+
+    def __init__(self, purchases: Purchases, max_history: int, *, every_place: bool, device: torch.device) -> None:
+        self.every_place = every_place
+        first, last = purchases.starts[:-1], purchases.starts[1:]
+        buyers = np.arange(1, len(first) + 1)
+        if every_place:
+            ends = last
+        else:
+            buyers = np.repeat(buyers, last - first)
+            first = np.repeat(first, last - purchases.starts[:-1])
+            ends = np.arange(1, len(purchases.bought) + 1)
+        starts = np.maximum(first, ends - max_history - 1)
+        some = ends - starts > 1
+        self.users, self.starts, self.ends = buyers[some], starts[some], ends[some]
+        self.bought, self.times = (torch.from_numpy(flat).to(device) for flat in (purchases.bought, purchases.times))
+
+    def __len__(self) -> int:
+        return len(self.users)
+
+    def batches(self, size: int, draw: np.random.Generator) -> Iterator[Batch]:
+        """Yield every row once, in a new order.
+
+        Args:
+            size: Rows of a batch.
+            draw: Draws the order.
+
+        Yields:
+            The batches.
+        """
+        order = draw.permutation(len(self))
+        lengths = self.ends - self.starts
+        groups = []
+        for start in range(0, len(order), size * _NEAR):
+            near = order[start : start + size * _NEAR]
+            near = near[np.argsort(lengths[near], kind="stable")]
+            groups += [near[at : at + size] for at in range(0, len(near), size)]
+        for place in draw.permutation(len(groups)):
+            yield self.batch(groups[place])
+
+    def batch(self, rows: npt.NDArray[np.int64]) -> Batch:
+        """Return some rows as a batch."""
+        users, starts, ends = (torch.from_numpy(a[rows]).to(self.bought.device) for a in (self.users, self.starts, self.ends))
+        width = int((self.ends[rows] - self.starts[rows]).max())
+        whole, times = _padded(self.bought, starts, ends, width), _padded(self.times, starts, ends, width, -1)
+        items = whole[:, :-1]
+        targets = torch.where(items > COLD, whole[:, 1:], COLD)
+        if not self.every_place:
+            targets[:, :-1] = COLD
+        return Batch(users, items, targets, times)
+
+
+def history_batches(asked: Asked, max_history: int, size: int, device: torch.device) -> Iterator[tuple[npt.NDArray[np.int64], Batch]]:
+    """Yield the users who have a known history, those with histories of like length together.
+
+    Args:
+        asked: B users.
+        max_history: Purchases read at most.
+        size: Users of a batch.
+        device: Where batches are made.
+
+    Yields:
+        Places among the B users, and their histories as a batch without targets.
+    """
+    first, ends = asked.starts[:-1], asked.starts[1:]
+    starts = np.maximum(first, ends - max_history)
+    order = np.argsort(ends - starts, kind="stable")
+    order = order[(ends - starts)[order] > 0]
+    bought = torch.from_numpy(asked.bought).to(device)
+    for at in range(0, len(order), size):
+        rows = order[at : at + size]
+        width = int((ends - starts)[rows].max())
+        items = _padded(bought, torch.from_numpy(starts[rows]).to(device), torch.from_numpy(ends[rows]).to(device), width)
+        users = torch.from_numpy(asked.users[rows]).to(device)
+        yield rows, Batch(users, items, torch.zeros_like(items), torch.full((len(rows), width + 1), -1, device=device))
+
+
+def _padded(flat: torch.Tensor, starts: torch.Tensor, ends: torch.Tensor, width: int, padding: int = COLD) -> torch.Tensor:
+    """Return (B, width): the entries `starts` to `ends` of a flat array, the last in the last place."""
+    places = ends[:, None] - width + torch.arange(width, device=flat.device)
+    return torch.where(places >= starts[:, None], flat[places.clamp(min=0)], padding)

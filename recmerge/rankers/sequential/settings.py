@@ -1,0 +1,47 @@
+"""Settings that sequential models share."""
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from recmerge.rankers.protocol import RankerSettings
+from recmerge.rankers.sequential.training import Schedule
+
+
+class SequentialSettings(RankerSettings):
+    """What all sequential models have in common."""
+
+    width: int = Field(64, ge=1, description="of an item's vector")
+    max_history: int = Field(50, ge=1, description="purchases read at most, the newest")
+    dropout: float = Field(0.2, ge=0, lt=1)
+    learning_rate: float = Field(1e-3, gt=0, description="of Adam")
+    weight_decay: float = Field(0.0, ge=0)
+    batch_size: int = Field(256, ge=1, description="rows of a step")
+    epochs: int = Field(200, ge=1, description="at most")
+    patience: int = Field(10, ge=1, description="evaluations in a row without a better NDCG@10 of validation users that end training")
+    eval_every: int = Field(1, ge=1, description="epochs between evaluations")
+    eval_users: int = Field(2000, ge=1, description="validation users that an evaluation asks")
+    eval_items: Literal["candidates", "catalogue"] = Field(
+        "candidates", description="what they rank: their stored candidates, or every item they have not bought"
+    )
+    minutes: float | None = Field(None, gt=0, description="of training at most; null: no limit. With one, equal seeds repeat on a machine of equal speed only")
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+
+    def schedule(self, epochs: int | None = None) -> Schedule:
+        """Return how long and how fast to train, with another number of epochs where one is given."""
+        same = ("batch_size", "learning_rate", "weight_decay", "patience", "eval_every", "minutes", "max_history")
+        return Schedule(epochs=epochs or self.epochs, whole_catalogue=self.eval_items == "catalogue", **{key: getattr(self, key) for key in same})
+
+
+class TransformerSettings(SequentialSettings):
+    """Size of a transformer."""
+
+    blocks: int = Field(2, ge=1)
+    heads: int = Field(2, ge=1, description="of each block; must divide the width")
+    inner: int = Field(256, ge=1, description="width inside the feed-forward layers")
+
+    @model_validator(mode="after")
+    def _heads_fit(self) -> "TransformerSettings":
+        if self.width % self.heads:
+            raise ValueError(f"heads {self.heads} do not divide width {self.width}")
+        return self

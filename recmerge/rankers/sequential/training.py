@@ -1,0 +1,201 @@
+"""The training loop of all sequential models: until validation users are ranked no better, or the time is over."""
+
+import copy
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from recmerge.evaluation.metrics import expected_metric
+from recmerge.rankers.sequential.batches import Batch, Rows, history_batches
+from recmerge.rankers.sequential.model import SequentialModel
+from recmerge.rankers.sequential.purchases import Asked
+
+_METRIC = "ndcg@10"
+_ASKED_AT_ONCE = 512
+_MINUTE = 60.0
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long and how fast a model is trained.
+
+    Args:
+        epochs: Passes over the rows at most.
+        batch_size: Rows of a step.
+        learning_rate: Of Adam.
+        weight_decay: Of AdamW.
+        patience: Evaluations in a row without a better ranking of validation users that end training.
+        eval_every: Epochs between evaluations.
+        minutes: Of training and evaluating at most; None: no limit. With one, equal seeds give equal models on a machine of equal speed only.
+        max_history: Purchases read at most.
+        whole_catalogue: Validation users are asked for the whole catalogue, not for their stored candidates.
+    """
+
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    weight_decay: float
+    patience: int
+    eval_every: int
+    minutes: float | None
+    max_history: int
+    whole_catalogue: bool
+
+
+@dataclass
+class Outcome:
+    """What a training did.
+
+    Args:
+        epochs: Passes begun.
+        best_epoch: After which the model stood that was kept; 0: as it began.
+        stopped_by: "patience", "epochs" or "minutes".
+        seconds: Of training and evaluating.
+        curve: For each evaluation: epoch, mean loss since the last, NDCG@10 of the validation users (None: there are none).
+    """
+
+    epochs: int = 0
+    best_epoch: int = 0
+    stopped_by: str = "epochs"
+    seconds: float = 0.0
+    curve: list[dict[str, Any]] = field(default_factory=list)
+
+    def facts(self) -> dict[str, Any]:
+        """Return what a run's manifest keeps."""
+        best = max((e[_METRIC] for e in self.curve if e[_METRIC] is not None), default=None)
+        return {**vars(self), "seconds": round(self.seconds, 1), f"best_{_METRIC}": best}
+
+
+def train(
+    model: SequentialModel,
+    rows: Rows,
+    schedule: Schedule,
+    asked: Asked | None,
+    *,
+    seed: int,
+    loss: Callable[[Batch], torch.Tensor] | None = None,
+    deadline: float | None = None,
+) -> Outcome:
+    """Train a model and leave it, in eval mode, as it ranked validation users best.
+
+    Args:
+        model: On the device where it is trained.
+        rows: What it learns from.
+        schedule: How long and how fast.
+        asked: Validation users; None: train for all epochs and keep the last model.
+        seed: Of the order of batches; dropout and negatives draw from torch's own generator, which the caller seeds.
+        loss: Of a batch; None: the model's own.
+        deadline: On `time.monotonic`, where several stages share the minutes; None: those of the schedule from now.
+
+    Returns:
+        What happened.
+    """
+    begun = time.monotonic()
+    if deadline is None and schedule.minutes is not None:
+        deadline = begun + schedule.minutes * _MINUTE
+    weights = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(weights, lr=schedule.learning_rate, weight_decay=schedule.weight_decay, fused=True)
+    draw = np.random.default_rng(seed)
+    outcome, watch = Outcome(), _Watch(model, schedule, asked)
+    for epoch in range(1, schedule.epochs + 1):
+        if not len(rows):
+            break
+        outcome.epochs = epoch
+        total = _epoch(model, rows.batches(schedule.batch_size, draw), loss or model.loss, optimizer, deadline)
+        is_over = deadline is not None and time.monotonic() >= deadline
+        watch.losses.append(total)
+        if is_over or epoch % schedule.eval_every == 0 or epoch == schedule.epochs:
+            watch.evaluate(epoch, outcome)
+        if is_over or watch.n_worse >= schedule.patience:
+            outcome.stopped_by = "minutes" if is_over else "patience"
+            break
+    watch.restore(outcome)
+    model.eval()
+    outcome.seconds = time.monotonic() - begun
+    return outcome
+
+
+class _Watch:
+    """Keeps the model that ranked validation users best."""
+
+    def __init__(self, model: SequentialModel, schedule: Schedule, asked: Asked | None) -> None:
+        self.model, self.schedule, self.asked = model, schedule, asked
+        self.best, self.kept, self.n_worse = -1.0, None, 0
+        self.losses: list[float] = []
+
+    def evaluate(self, epoch: int, outcome: Outcome) -> None:
+        """Rank the validation users, and note what came out."""
+        reached = None
+        if self.asked is not None:
+            reached = validation_ndcg(self.model, self.asked, self.schedule.max_history, whole_catalogue=self.schedule.whole_catalogue)
+            if reached > self.best:
+                self.best, self.kept, self.n_worse, outcome.best_epoch = reached, copy.deepcopy(self.model.state_dict()), 0, epoch
+            else:
+                self.n_worse += 1
+        outcome.curve.append({"epoch": epoch, "loss": float(np.mean(self.losses)), _METRIC: reached})
+        self.losses = []
+
+    def restore(self, outcome: Outcome) -> None:
+        """Put the best model back; the last one where nobody was asked."""
+        if self.kept is not None:
+            self.model.load_state_dict(self.kept)
+        else:
+            outcome.best_epoch = outcome.epochs
+
+
+def _epoch(model: SequentialModel, batches: Any, loss: Callable[[Batch], torch.Tensor], optimizer: torch.optim.Optimizer, deadline: float | None) -> float:
+    """Pass over the batches, or over as many as the time allows; return the mean loss."""
+    model.train()
+    total, n = torch.zeros((), dtype=torch.float64), 0
+    for batch in batches:
+        optimizer.zero_grad(set_to_none=True)
+        found = loss(batch)
+        found.backward()
+        optimizer.step()
+        total = total.to(found.device) + found.detach()
+        n += 1
+        if deadline is not None and time.monotonic() >= deadline:
+            break
+    mean = float(total) / max(n, 1)
+    if not np.isfinite(mean):
+        raise FloatingPointError(f"the loss is {mean}")
+    return mean
+
+
+@torch.inference_mode()
+def validation_ndcg(model: SequentialModel, asked: Asked, max_history: int, *, whole_catalogue: bool = False) -> float:
+    """Rank validation users.
+
+    Args:
+        model: Any; put into eval mode.
+        asked: B users with C candidates each.
+        max_history: Purchases read at most.
+        whole_catalogue: Rank the target among all items but those of the history, not among the candidates.
+
+    Returns:
+        The mean NDCG@10, ties shared as everywhere; users without a history count as tied throughout.
+    """
+    model.eval()
+    device = next(model.parameters()).device
+    vectors = model.scored()
+    width = len(vectors) - 1 if whole_catalogue else asked.candidates.shape[1]
+    better, tied = np.zeros(len(asked.users)), np.full(len(asked.users), width - 1.0)
+    for rows, batch in history_batches(asked, max_history, _ASKED_AT_ONCE, device):
+        users = model.users(batch)
+        targets = torch.from_numpy(asked.targets[rows]).to(device)
+        if whole_catalogue:
+            scores = users @ vectors.T
+            own = scores.gather(1, targets[:, None])
+            scores[:, 0] = -torch.inf
+            scores.scatter_(1, batch.items, -torch.inf)
+        else:
+            candidates = torch.from_numpy(asked.candidates[rows]).to(device)
+            scores = torch.einsum("bd,bcd->bc", users, vectors[candidates])
+            own = scores[candidates == targets[:, None]][:, None] if len(scores) else scores
+        better[rows] = (scores > own).sum(1).cpu().numpy()
+        tied[rows] = ((scores == own).sum(1) - 1).clamp(min=0).cpu().numpy()
+    return float(np.mean(expected_metric(_METRIC, better, tied)))
