@@ -142,8 +142,8 @@ def test_all_of_them_in_one_file_whatever_the_blocks(tmp_path: Path, monkeypatch
     path = write(tmp_path, [raw for bad in raws for raw in (bad, GOOD)])
     wanted = carefully(path)
     assert quickly(path) == wanted
-    for at_once, block in ((1, 64), (300, 4096), (1 << 10, 1 << 20)):
-        monkeypatch.setattr(json_lines, "_AT_ONCE", at_once)
+    for block, frame in ((64, 1), (4096, 300), (1 << 20, 1 << 10)):
+        monkeypatch.setattr(json_lines, "_FRAME", frame)
         monkeypatch.setattr("recmerge.data.sources.files._BLOCK", block)
         monkeypatch.setattr("recmerge.data.sources.files._READ", 50)
         assert quickly(path) == wanted
@@ -182,10 +182,10 @@ def damaged_lines(draw: st.DrawFn) -> bytes:
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(st.lists(damaged_lines(), min_size=1, max_size=12), st.sampled_from([1, 200, 500, 1 << 18]))
-def test_both_readers_agree_on_damaged_lines(tmp_path: Path, raws: list[bytes], at_once: int) -> None:
+def test_both_readers_agree_on_damaged_lines(tmp_path: Path, raws: list[bytes], block: int) -> None:
     path = write(tmp_path, raws)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(json_lines, "_AT_ONCE", at_once)
+        patch.setattr("recmerge.data.sources.files._BLOCK", block)
         assert quickly(path) == carefully(path)
 
 
@@ -204,23 +204,74 @@ def test_both_readers_agree_on_the_official_lines_damaged(shared: Path, tmp_path
 
 
 @pytest.mark.parametrize("bad", [GOOD[:50], b"[1, 2]", GOOD.replace(b'"asin":', b'"asin"'), GOOD + GOOD, b""])
-def test_a_bad_line_costs_its_neighbours_little(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bad: bytes) -> None:
+def test_a_bad_line_costs_its_neighbours_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bad: bytes) -> None:
     raws = [GOOD] * 20_000
-    for place in (17, 9_000, 15_555):
+    places = (0, 17, 18, 9_000, 19_999)
+    for place in places:
         raws[place] = bad
-    path, alone = write(tmp_path, raws), list[int]()
-    real = json_lines._Reader._one_by_one
+    path, alone = write(tmp_path, raws), list[tuple[int, bytes]]()
+    real = json_lines._Reader._with_care
 
-    def counted(reader: Any, first: int, lines: bytes) -> Any:
-        alone.append(len(lines))
-        return real(reader, first, lines)
+    def noted(reader: Any, number: int, line: bytes) -> Any:
+        alone.append((number - 1, line))
+        return real(reader, number, line)
 
-    monkeypatch.setattr(json_lines._Reader, "_one_by_one", counted)
-    _, rejects, n = quickly(path)
-    assert [at for at, _, _ in rejects] == ([18, 9_001, 15_556] if bad else [])
-    assert n == (20_000 if bad else 19_997)
-    assert len(alone) == 3
-    assert sum(alone) <= 3 << 18
+    monkeypatch.setattr(json_lines._Reader, "_with_care", noted)
+    rows, rejects, n = quickly(path)
+    assert alone == [(place, bad + b"\n") for place in places]
+    assert [at - 1 for at, _, _ in rejects] == (list(places) if bad else [])
+    assert [at for at, _ in rows] == [i + 1 for i in range(20_000) if i not in places]
+    assert n == (20_000 if bad else 19_995)
+
+
+SPANS = {  # as many objects as lines, or as many line ends between brackets
+    "an object goes on and two share a line": ([b'{"asin": "B1"', b"}{}"], [1, 2], []),
+    "two share a line and an object goes on": ([b'{"asin": "B1"}{', b"}"], [1, 2], []),
+    "brackets at the line ends": ([b'{"x": [{}', b"{}]}"], [1, 2], []),
+    "an object over three lines": ([b"{", b'"asin": "B1"', b"}"], [1, 2, 3], []),
+    "two on the line before a blank one": ([b"{}{}", b""], [1], []),
+    "two on a line, then half a one": ([GOOD + GOOD, GOOD[:-1], b"}"], [1, 2, 3], []),
+    "two with a carriage return between": ([b"{}\r{}\r", b"\r"], [1], []),
+    "carriage returns at the line ends": ([b"{}\r", b"{\r", b"{}\r"], [2], [1, 3]),
+    "blanks around": ([b"{} ", b" {}", b"\t", b"{}\t\r"], [], [1, 2, 4]),
+}
+
+
+@pytest.mark.parametrize("name", SPANS)
+@pytest.mark.parametrize("n_around", [0, 3])
+def test_an_object_ends_with_its_line(tmp_path: Path, name: str, n_around: int) -> None:
+    raws, bad, good = SPANS[name]
+    around = [GOOD] * n_around
+    path = write(tmp_path, [*around, *raws, *around])
+    rows, rejects, n = quickly(path)
+    assert (rows, rejects, n) == carefully(path)
+    behind = range(n_around + len(raws) + 1, 2 * n_around + len(raws) + 1)
+    assert [at for at, _ in rows] == [*range(1, n_around + 1), *(at + n_around for at in good), *behind]
+    assert [(at, reason) for at, reason, _ in rejects] == [(at + n_around, MALFORMED) for at in bad]
+
+
+@pytest.mark.parametrize(
+    ("values", "kept"),
+    [
+        ([b"5", b"-3", b"null"], [5, -3, None]),
+        ([b"1", b"0"], [1, 0]),
+        ([b"1", b"true"], ["1", "true"]),
+        ([b"false", b"7"], ["false", "7"]),
+        ([b"1", b"2.0"], ["1", "2"]),
+        ([b"1", b'"2"'], ["1", "2"]),
+        ([b'"1"', b"2"], ["1", "2"]),
+        ([b"1", b"9" * 20], ["1", "9" * 20]),
+        ([b"1", b"[2]"], ["1", "[2]"]),
+        ([b"null", b"null"], [None, None]),
+    ],
+)
+def test_whole_numbers_may_stay(tmp_path: Path, values: list[bytes], kept: list[Any]) -> None:
+    path = write(tmp_path, [line(unixReviewTime=value) for value in values])
+    ((frame, _),) = json_frames(path, FIELDS, Rejects(), whole="unixReviewTime")
+    assert frame["unixReviewTime"].to_list() == kept
+    ((text, _),) = json_frames(path, FIELDS, Rejects())
+    assert text.drop("line").dtypes == [pl.String] * 3
+    assert text["unixReviewTime"].to_list() == [None if value is None else str(value) for value in kept]
 
 
 def test_a_file_of_bad_lines_only(tmp_path: Path) -> None:

@@ -139,6 +139,27 @@ def test_blocks_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert whole.counts["repeated_reviews"] == 8
 
 
+def test_times_may_be_numbers_here_and_text_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    times = [1514764800, "1514764801", 1514764802.5, None, True, "soon", -7, "", 1514764803, "1514764800000", False]
+    reviews = [review18(f"U{i}", "B1", time) for i, time in enumerate(times)]
+    raw = read18(tmp_path, reviews, [item18("B1", "A")])
+    seconds = {0: 1514764800, 1: 1514764801, 2: 1514764802, 3: None, 7: None, 8: 1514764803}
+    assert raw.interactions.rows() == [(f"U{i}", "B1", time) for i, time in seconds.items()]
+    assert [(r.line, r.reason, r.text.split()[-1]) for r in raw.rejects.found] == [
+        (5, "timestamp_not_a_number", "true"),
+        (6, "timestamp_not_a_number", "soon"),
+        (7, "timestamp_negative", "-7"),
+        (10, "timestamp_not_seconds", "1514764800000"),
+        (11, "timestamp_not_a_number", "false"),
+    ]
+    monkeypatch.setattr("recmerge.data.sources.files._BLOCK", 1)
+    monkeypatch.setattr("recmerge.data.sources.files._READ", 64)
+    monkeypatch.setattr("recmerge.data.sources.json_lines._FRAME", 1)  # a review a frame
+    parts = read18(tmp_path, reviews, [item18("B1", "A")])
+    assert parts.interactions.equals(raw.interactions)
+    assert parts.rejects == raw.rejects
+
+
 def review23(user: str, item: str, time: Any, asin: str = "B0COLOUR00") -> dict[str, Any]:
     return {
         "rating": 5.0, "title": "Such a lovely scent", "text": "...", "images": [], "asin": asin, "parent_asin": item, "user_id": user,

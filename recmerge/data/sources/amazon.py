@@ -35,7 +35,27 @@ def read_reviews(path: Path, fields: Mapping[str, str], rejects: Rejects, counts
         ArtifactError: The file does not exist.
         DataError: It is damaged, or holds no review.
     """
-    return read_events(path, ((frame.rename(fields), n) for frame, n in json_frames(path, list(fields), rejects)), rejects, counts, milliseconds=milliseconds)
+    return read_events(path, review_frames(path, fields, rejects), rejects, counts, milliseconds=milliseconds)
+
+
+def review_frames(path: Path, fields: Mapping[str, str], rejects: Rejects) -> Iterator[tuple[pl.DataFrame, int]]:
+    """Read reviews from JSON lines frame by frame.
+
+    Args:
+        path: The file.
+        fields: Their names for the user, item and time to ours.
+        rejects: Receives the lines that are no JSON object.
+
+    Yields:
+        (line, user_id, item_id as text, timestamp as text or Int64; how many lines its part of the file has).
+
+    Raises:
+        ArtifactError: The file does not exist.
+        DataError: It is damaged.
+    """
+    time = next(theirs for theirs, ours in fields.items() if ours == TIMESTAMP)
+    for frame, n in json_frames(path, list(fields), rejects, whole=time):
+        yield frame.rename(fields), n
 
 
 def read_events(
@@ -45,7 +65,7 @@ def read_events(
 
     Args:
         path: The file.
-        frames: line, user_id, item_id, timestamp, all text; and how many lines each block has.
+        frames: line, user_id, item_id, timestamp, all text, the timestamp may be Int64; and how many lines each block has.
         rejects: Receives the reviews that cannot be used.
         counts: Receives `repeated_reviews`, see `without_repeats`.
         milliseconds: Whether times are in milliseconds.
@@ -65,7 +85,7 @@ def all_events(path: Path, frames: Iterable[tuple[pl.DataFrame, int]], rejects: 
 
     Args:
         path: The file.
-        frames: line, user_id, item_id, timestamp, all text; and how many lines each block has.
+        frames: line, user_id, item_id, timestamp, all text, the timestamp may be Int64; and how many lines each block has.
         rejects: Receives the reviews that cannot be used, after the lines that the frames put aside.
         milliseconds: Whether times are in milliseconds.
 
@@ -93,10 +113,10 @@ def _gathered(frames: Iterable[tuple[pl.DataFrame, int]]) -> Iterator[tuple[pl.D
         held.append(frame)
         n_lines += n
         if n_lines >= _GATHERED:
-            yield pl.concat(held), n_lines
+            yield pl.concat(held, how="vertical_relaxed"), n_lines
             held, n_lines = [], 0
     if held:
-        yield pl.concat(held), n_lines
+        yield pl.concat(held, how="vertical_relaxed"), n_lines
 
 
 def without_repeats(events: pl.DataFrame, counts: dict[str, int]) -> pl.DataFrame:

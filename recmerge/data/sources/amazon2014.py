@@ -9,9 +9,9 @@ from pathlib import Path
 
 import polars as pl
 
-from recmerge.data.sources.amazon import all_events, category_path
+from recmerge.data.sources.amazon import all_events, category_path, review_frames
 from recmerge.data.sources.files import blocks, python_literal
-from recmerge.data.sources.json_lines import json_frames, parse_lines
+from recmerge.data.sources.json_lines import parse_lines
 from recmerge.data.sources.raw import LINE, RawTables, Rejects, checked_items, require_some
 from recmerge.names import BRAND, CATEGORY, ITEM_ID, TIMESTAMP, TITLE, USER_ID
 
@@ -35,8 +35,7 @@ def read_amazon2014(files: Mapping[str, Path], columns: Mapping[str, str | None]
         DataError: A file is empty or damaged.
     """
     rejects, counts = Rejects(), dict[str, int]()
-    frames = json_frames(files["reviews"], list(_REVIEW), rejects)
-    events, n_lines = all_events(files["reviews"], ((frame.rename(_REVIEW), n) for frame, n in frames), rejects)
+    events, n_lines = all_events(files["reviews"], review_frames(files["reviews"], _REVIEW, rejects), rejects)
     items, n_items = _read_meta(files["meta"], set(events[ITEM_ID].unique()), rejects)
     if not events.is_empty():  # where no review could be used, the rejects say more
         require_some(files["meta"], items, "reviewed items")

@@ -7,6 +7,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,6 +15,7 @@ import numpy as np
 import polars as pl
 from isal import igzip, igzip_lib
 
+from recmerge.data.sources.inflating import MAX_RATIO, RATIO_FROM, inflated
 from recmerge.data.sources.raw import LINE, Rejects, valid_text
 from recmerge.errors import ArtifactError, DataError
 
@@ -22,8 +24,7 @@ _READ = 1 << 20
 _AHEAD = 3  # blocks
 _GZIP_MAGIC = b"\x1f\x8b"
 _DAMAGED = (igzip.BadGzipFile, cast(type[Exception], igzip_lib.IsalError))  # isal's stub says that it is an instance
-_MAX_RATIO = 200  # real text compresses 3 to 20 times; more is a bomb
-_RATIO_FROM = 64 << 20
+_OWN_PROCESS = 16 << 20  # bytes from which a gzipped file is worth a process
 _MAX_LINE = 256 << 20
 
 
@@ -42,14 +43,18 @@ def decompressed(path: Path) -> Iterator[bytes]:
     """
     if not path.is_file():
         raise ArtifactError(f"{path} does not exist", fix="check the path; paths in a YAML are read from the YAML's own folder")
+    zipped = _is_gzipped(path)
     with path.open("rb") as f:
-        zipped = f.read(2) == _GZIP_MAGIC
-        f.seek(0)
         if zipped:
             yield from _gunzip(path, f)
             return
         while piece := f.read(_READ):
             yield piece
+
+
+def _is_gzipped(path: Path) -> bool:
+    with path.open("rb") as f:
+        return f.read(len(_GZIP_MAGIC)) == _GZIP_MAGIC
 
 
 def _gunzip(path: Path, f: io.BufferedReader) -> Iterator[bytes]:
@@ -58,9 +63,9 @@ def _gunzip(path: Path, f: io.BufferedReader) -> Iterator[bytes]:
         with igzip.IGzipFile(fileobj=f) as stream:
             while piece := stream.read(_BLOCK):
                 written += len(piece)
-                if written > _RATIO_FROM and written > _MAX_RATIO * f.tell():
+                if written > RATIO_FROM and written > MAX_RATIO * f.tell():
                     raise DataError(
-                        f"{path} swells to more than {_MAX_RATIO} times its size, after {f.tell()} bytes", fix="this is no real data; check where it is from"
+                        f"{path} swells to more than {MAX_RATIO} times its size, after {f.tell()} bytes", fix="this is no real data; check where it is from"
                     )
                 yield piece
     except EOFError as error:
@@ -82,7 +87,37 @@ def blocks(path: Path) -> Iterator[tuple[int, bytes]]:
         ArtifactError: There is no such file.
         DataError: It cannot be decompressed, or holds a line of more than 256 MB.
     """
-    yield from _read_ahead(line_blocks(str(path), decompressed(path)))
+    line = 1
+    for block in whole_lines(path):
+        yield line, block
+        line += n_lines_in(block)
+
+
+def whole_lines(path: Path) -> Iterator[bytes]:
+    """Read a file as `blocks` does, without counting its lines.
+
+    Args:
+        path: A plain or gzipped file.
+
+    Yields:
+        Whole lines, the last one with its line end.
+
+    Raises:
+        ArtifactError: There is no such file.
+        DataError: It cannot be decompressed, or holds a line of more than 256 MB.
+    """
+    n_bytes = 0
+    if path.is_file() and path.stat().st_size >= _OWN_PROCESS and _is_gzipped(path):
+        with suppress(OSError):  # no process can be started: read all of it here
+            for block in inflated(path):
+                if not block:
+                    return
+                yield block
+                n_bytes += len(block)
+    for _, block in _read_ahead(line_blocks(str(path), decompressed(path))):
+        if n_bytes < len(block):
+            yield block[n_bytes:]
+        n_bytes = max(0, n_bytes - len(block))  # was read before
 
 
 def _read_ahead(parts: Iterator[tuple[int, bytes]]) -> Iterator[tuple[int, bytes]]:

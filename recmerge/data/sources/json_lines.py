@@ -1,10 +1,11 @@
-"""Read some fields of JSON objects, one a line, as text: many lines at once where they are as they should be, one by one where they are not.
+"""Read some fields of JSON objects, one a line, as text: quickly where a line is as it should be, with care where it is not.
 
-msgspec reads only the fields that are asked for and passes over the rest, checking that it is JSON; but one bad line makes it refuse the lines around it. Those
-few are read again one by one, and what msgspec refuses then by Python's own reader, which knows what the official files hold beyond JSON (NaN, half a
-surrogate pair, bytes that are no UTF-8).
+msgspec reads only the fields that are asked for and passes over the rest, checking that it is JSON. What it refuses is read again by Python's own reader, which
+knows what the official files hold beyond JSON (NaN, half a surrogate pair, bytes that are no UTF-8). Each line is decoded on its own: msgspec's `decode_lines`
+takes an object that goes on in the next line, and two on one line.
 """
 
+import io
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -18,10 +19,10 @@ import msgspec
 import numpy as np
 import polars as pl
 
-from recmerge.data.sources.files import blocks, n_lines_in, objects, text_frame
+from recmerge.data.sources.files import objects, text_frame, whole_lines
 from recmerge.data.sources.raw import LINE, Rejects, valid_text
 
-_AT_ONCE = 1 << 18  # bytes; as many lines are read again for a bad one
+_FRAME = 16 << 20  # bytes of lines; many small frames cost more to make and to join
 _REFUSED = (msgspec.MsgspecError, ValueError, RecursionError)
 
 
@@ -44,89 +45,80 @@ class Needed:
 
 
 class _Reader:
-    """Reads the blocks of one file.
+    """Reads one file.
 
     Args:
         file: Its name, for the rejects.
         fields: Keys to keep.
-        needed: Which lines are kept; None: all.
         rejects: Receives the lines that are no JSON object.
+        needed: Which lines are kept; None: all.
+        whole: The key whose values may stay whole numbers.
     """
 
-    def __init__(self, file: str, fields: Sequence[str], needed: Needed | None, rejects: Rejects) -> None:
-        self._file, self._needed, self._rejects = file, needed, rejects
+    def __init__(self, file: str, fields: Sequence[str], rejects: Rejects, needed: Needed | None, whole: str | None) -> None:
+        self._file, self._rejects, self._needed, self._whole = file, rejects, needed, whole
         self._names = {f"field_{i}": name for i, name in enumerate(fields)}
         self._object = msgspec.defstruct("Line", [(name, Any, None) for name in self._names], rename=self._names, gc=False)
         self._decoder = msgspec.json.Decoder(self._object)
+        self._next = 1  # line
+        self._clear()
 
-    def frame(self, first: int, block: bytes) -> tuple[pl.DataFrame, int]:
-        """Return (what is kept of a block's lines, how many of them hold something)."""
-        numbers, found, n_filled = list[np.ndarray](), list[msgspec.Struct](), 0
-        for part in _parts(block):
-            n = n_lines_in(part)
-            at_once = self._at_once(part, n)
-            if at_once is None:
-                places, at_once, n_read = self._one_by_one(first, bytes(part))
-            else:
-                places, n_read = np.arange(first, first + n), n
-            numbers.append(places)
-            found += at_once
-            n_filled += n_read
-            first += n
-        return self._table(np.concatenate(numbers), found), n_filled
-
-    def _at_once(self, lines: memoryview, n: int) -> list[msgspec.Struct] | None:
-        """Read `n` lines; None where one of them is refused, empty or more than one object."""
-        try:
-            found = self._decoder.decode_lines(lines)
-        except _REFUSED:
-            return None
-        return found if len(found) == n else None
-
-    def _one_by_one(self, first: int, lines: bytes) -> tuple[np.ndarray, list[msgspec.Struct], int]:
-        """Return (the numbers of the lines that are objects, the objects, how many lines hold something)."""
-        numbers, found, n_filled = list[int](), list[msgspec.Struct](), 0
-        for number, line in enumerate(lines.split(b"\n") if lines.strip() else [], first):
-            if not line.strip():
-                continue
-            n_filled += 1
+    def read(self, block: bytes) -> bool:
+        """Read the file's next lines, to stand in the next frame; return whether that has enough."""
+        stream, found, n_without = io.BytesIO(block), list[msgspec.Struct](), 0
+        while stream.tell() < len(block):
             try:
-                here = [self._decoder.decode(line)]
-            except _REFUSED:
-                read = objects(self._file, number, line, self._rejects, _json_object)
-                here = [self._object(*valid_text(_as_text(value.get(name)) for name in self._names.values())) for _, _, value in read]
-            numbers += [number] * len(here)
-            found += here
-        return np.array(numbers, np.int64), found, n_filled
+                found.extend(map(self._decoder.decode, stream))
+            except _REFUSED:  # of a line; those before it are in the list
+                number, end = self._next + len(found) + n_without, stream.tell()
+                here = self._with_care(number, block[block.rfind(b"\n", 0, end - 1) + 1 : end])
+                found += here
+                if not here:
+                    self._without.append(number)
+                    n_without += 1
+        for ours, column in self._columns.items():
+            column += map(attrgetter(ours), found)
+        self._next += len(found) + n_without
+        self._size += len(block)
+        return self._size >= _FRAME
 
-    def _table(self, numbers: np.ndarray, found: list[msgspec.Struct]) -> pl.DataFrame:
-        """Return what is needed of some lines, as text."""
+    def frame(self) -> tuple[pl.DataFrame, int]:
+        """Return (what is kept of the lines since the last frame, how many of them hold something)."""
+        numbers, columns = np.delete(np.arange(self._first, self._next), np.array(self._without, np.int64) - self._first), self._columns
+        n_filled = self._next - self._first - self._n_blank
+        self._clear()
         if self._needed is not None:
             key = next(ours for ours, name in self._names.items() if name == self._needed.field)
-            kept = self._needed(_as_series(key, map(attrgetter(key), found)))
-            numbers, found = numbers[kept], list(compress(found, kept))
-        columns = [_as_series(name, map(attrgetter(ours), found)) for ours, name in self._names.items()]
-        return pl.DataFrame([pl.Series(LINE, numbers, dtype=pl.Int64), *columns])
+            kept = self._needed(_as_text_series(key, columns[key]))
+            numbers, columns = numbers[kept], {ours: list(compress(column, kept)) for ours, column in columns.items()}
+        series = [(_as_series if name == self._whole else _as_text_series)(name, columns[ours]) for ours, name in self._names.items()]
+        return pl.DataFrame([pl.Series(LINE, numbers, dtype=pl.Int64), *series]), n_filled
+
+    def _clear(self) -> None:
+        self._first, self._without, self._n_blank, self._size = self._next, list[int](), 0, 0
+        self._columns: dict[str, list[Any]] = {ours: [] for ours in self._names}
+
+    def _with_care(self, number: int, line: bytes) -> list[msgspec.Struct]:
+        """Return the object of a line that was refused, none if it is blank or put aside."""
+        self._n_blank += not line.strip()
+        values = [value for _, _, value in objects(self._file, number, line, self._rejects, _json_object)]
+        return [self._object(*valid_text(_as_text(value.get(name)) for name in self._names.values())) for value in values]
 
 
-def _parts(block: bytes) -> Iterator[memoryview]:
-    """Cut a block into pieces of whole lines."""
-    view, at = memoryview(block), 0
-    while at < len(block):
-        end = block.rfind(b"\n", at, at + _AT_ONCE) + 1 or block.find(b"\n", at) + 1
-        yield view[at:end]
-        at = end
-
-
-def _as_series(name: str, values: Iterable[Any]) -> pl.Series:
-    """Write values as text: those of one kind at once, others one by one."""
-    held = list(values)
-    with suppress(TypeError, OverflowError):  # not all are text
-        return pl.Series(name, held, dtype=pl.String)
-    if set(map(type, held)) <= {int, type(None)}:  # a bool would pass for a number
+def _as_series(name: str, values: list[Any]) -> pl.Series:
+    """Keep values that are whole numbers; write others as text: those of one kind at once, the rest one by one."""
+    if isinstance(next((value for value in values if value is not None), None), int):
         with suppress(TypeError, OverflowError):
-            return pl.Series(name, held, dtype=pl.Int64).cast(pl.String)
-    return pl.Series(name, map(_as_text, held), dtype=pl.String)
+            numbers = pl.Series(name, values, dtype=pl.Int64)
+            if not numbers.is_between(0, 1).any() or bool not in set(map(type, values)):  # a bool passes for 0 or 1
+                return numbers
+    with suppress(TypeError, OverflowError):  # not all are text
+        return pl.Series(name, values, dtype=pl.String)
+    return pl.Series(name, map(_as_text, values), dtype=pl.String)
+
+
+def _as_text_series(name: str, values: list[Any]) -> pl.Series:
+    return _as_series(name, values).cast(pl.String)
 
 
 def read_json_lines(path: Path, fields: Sequence[str], rejects: Rejects) -> tuple[pl.DataFrame, int]:
@@ -146,8 +138,10 @@ def read_json_lines(path: Path, fields: Sequence[str], rejects: Rejects) -> tupl
     return pl.concat([frame for frame, _ in parts]), sum(n for _, n in parts)
 
 
-def json_frames(path: Path, fields: Sequence[str], rejects: Rejects, needed: Needed | None = None) -> Iterator[tuple[pl.DataFrame, int]]:
-    """Read some fields of a file of JSON objects, one a line, block by block.
+def json_frames(
+    path: Path, fields: Sequence[str], rejects: Rejects, needed: Needed | None = None, whole: str | None = None
+) -> Iterator[tuple[pl.DataFrame, int]]:
+    """Read some fields of a file of JSON objects, one a line, frame by frame.
 
     A line gives the same values whatever lines stand around it. Of a key that stands twice in an object the last counts, as in Python; NaN is unknown.
 
@@ -156,13 +150,18 @@ def json_frames(path: Path, fields: Sequence[str], rejects: Rejects, needed: Nee
         fields: Keys to keep, as text; lists and objects stay JSON.
         rejects: Receives the lines that are no JSON object.
         needed: Which lines to keep; None: all. Others are not looked at closely.
+        whole: The key that need not become text: Int64 in a frame where its values are whole numbers or unknown.
 
     Yields:
-        (line and the fields, how many lines of the block hold something).
+        (line and the fields, how many lines of its part of the file hold something).
     """
-    reader = _Reader(path.name, fields, needed, rejects)
-    for first, block in blocks(path):
-        yield reader.frame(first, block)
+    reader = _Reader(path.name, fields, rejects, needed, whole)
+    for block in whole_lines(path):
+        if reader.read(block):
+            yield reader.frame()
+    rest = reader.frame()
+    if rest[1]:
+        yield rest
 
 
 def parse_lines(file: str, lines: Iterable[tuple[int, bytes]], fields: Sequence[str], rejects: Rejects, parse: Callable[[str], Any]) -> pl.DataFrame:

@@ -114,7 +114,7 @@ def checked_interactions(file: str, frame: pl.DataFrame, rejects: Rejects, now: 
 
     Args:
         file: The file's name, for the rejects.
-        frame: line, user_id, item_id, timestamp; all but the line are text.
+        frame: line, user_id, item_id, timestamp; all but the line are text, the timestamp may be Int64.
         rejects: Receives the bad lines.
         now: Seconds since 1970; later times are bad. The clock's by default.
         milliseconds: Whether the file's times are in milliseconds; one that is no later than `now` taken as seconds is in seconds, so bad.
@@ -123,31 +123,25 @@ def checked_interactions(file: str, frame: pl.DataFrame, rejects: Rejects, now: 
         user_id, item_id, timestamp (Int64, seconds, null where blank), in the same order.
     """
     latest = int((time.time() if now is None else now) + _DAY)
-    text, ticks = pl.col(TIMESTAMP), pl.col("ticks")
-    typed = frame.with_columns(_blank_to_null(c) for c in (USER_ID, ITEM_ID, TIMESTAMP)).with_columns(
-        text.cast(pl.Int64, strict=False).fill_null(text.cast(pl.Float64, strict=False).floor().cast(pl.Int64, strict=False)).alias("ticks")
-    )
+    text, ticks, seconds = pl.col(TIMESTAMP), pl.col("ticks"), pl.col("seconds")
+    texts = [c for c in (USER_ID, ITEM_ID, TIMESTAMP) if frame.schema[c] == pl.String]
+    typed = frame.with_columns(_blank_to_null(c) for c in texts).with_columns(text.cast(pl.Int64, strict=False).alias("ticks"))
+    if typed["ticks"].null_count() > typed[TIMESTAMP].null_count():
+        typed = typed.with_columns(ticks.fill_null(text.cast(pl.Float64, strict=False).floor().cast(pl.Int64, strict=False)))
     typed = typed.with_columns((ticks // 1000 if milliseconds else ticks).alias("seconds"))
-    other_unit = (pl.col("seconds") > 20 * latest) | (ticks <= latest if milliseconds else False)
-    reason = (
-        pl.when(pl.col(USER_ID).is_null())
-        .then(pl.lit("no_user"))
-        .when(pl.col(ITEM_ID).is_null())
-        .then(pl.lit("no_item"))
-        .when(text.is_not_null() & ticks.is_null())
-        .then(pl.lit("timestamp_not_a_number"))
-        .when(ticks < 0)
-        .then(pl.lit("timestamp_negative"))
-        .when(other_unit)
-        .then(pl.lit("timestamp_not_milliseconds" if milliseconds else "timestamp_not_seconds"))
-        .when(pl.col("seconds") > latest)
-        .then(pl.lit("timestamp_in_future"))
-    )
-    judged = typed.with_columns(reason.alias("reason"))
-    bad = judged.filter(pl.col("reason").is_not_null())
-    for line, user, item, stamp, why in bad.select(LINE, USER_ID, ITEM_ID, TIMESTAMP, "reason").iter_rows():
+    faults = {  # the first one counts
+        "no_user": pl.col(USER_ID).is_null(),
+        "no_item": pl.col(ITEM_ID).is_null(),
+        "timestamp_not_a_number": text.is_not_null() & ticks.is_null(),
+        "timestamp_negative": ticks < 0,
+        "timestamp_not_milliseconds" if milliseconds else "timestamp_not_seconds": (seconds > 20 * latest) | (ticks <= latest if milliseconds else False),
+        "timestamp_in_future": seconds > latest,
+    }
+    is_bad = typed.select(pl.any_horizontal(*faults.values()).fill_null(False)).to_series()
+    reason = pl.coalesce(pl.when(fault).then(pl.lit(why)) for why, fault in faults.items())
+    for line, user, item, stamp, why in typed.filter(is_bad).select(LINE, USER_ID, ITEM_ID, TIMESTAMP, reason).iter_rows():
         rejects.add(file, line, why, f"user {user} item {item} timestamp {stamp}")
-    return judged.filter(pl.col("reason").is_null()).select(USER_ID, ITEM_ID, pl.col("seconds").alias(TIMESTAMP))
+    return typed.filter(~is_bad).select(USER_ID, ITEM_ID, seconds.alias(TIMESTAMP))
 
 
 def checked_items(file: str, frame: pl.DataFrame, rejects: Rejects, counts: dict[str, int]) -> pl.DataFrame:
