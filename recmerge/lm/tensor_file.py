@@ -226,8 +226,14 @@ class TensorWriter:
     def _compare(self, meant: memoryview) -> None:
         found = self._found[: len(meant)]
         n = os.preadv(self._file.fileno(), [found.data], self._at)
-        if n != len(meant) or not np.array_equal(found, np.frombuffer(meant, np.uint8)):
+        if n != len(meant) or not _same(found, np.frombuffer(meant, np.uint8)):
             raise ArtifactError(f"{self._path} does not hold what was written to it, from byte {self._at:,} on", fix="check the disk and try again")
+
+
+def _same(found: NDArray[np.uint8], meant: NDArray[np.uint8]) -> bool:
+    """Compare bytes, eight at a time."""
+    words = len(meant) // 8 * 8
+    return np.array_equal(found[:words].view(np.uint64), meant[:words].view(np.uint64)) and np.array_equal(found[words:], meant[words:])
 
 
 def _is_finite(piece: NDArray[np.uint8], dtype: str) -> bool:

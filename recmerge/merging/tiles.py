@@ -7,7 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 _WORK = 2**18  # multiplications from which on OpenBLAS starts threads
-_GROUP = 32  # blocks that one call multiplies
+_OWN_WORK = 400_000  # b (b + 1) n of (n, b) by its own transpose, half the work of other products: threads start at 440,000
+_GROUP = 16  # blocks that one call multiplies: their products stay in a core's cache
 _LEAST_SQUARE = 1e-24  # a sum of squares so small may have lost some of them to float32's range
 
 Matrix = NDArray[np.float64]
@@ -51,7 +52,7 @@ def gram(tall: NDArray[np.floating[Any]], quick: bool = False) -> Matrix:
 
 def _gram(tall: NDArray[np.floating[Any]], dtype: np.dtype[Any]) -> Matrix:
     n, width = tall.shape
-    side = max(8, _WORK // max(width, 1) ** 2)
+    side = max(8, _OWN_WORK // max(width * (width + 1), 1))
     whole = n // side * side
     wide = tall.T.flags.c_contiguous  # then its long axis is cut the other way: a copy would cost as much as the products
     blocks = tall.T[:, :whole].reshape(width, n // side, side).transpose(1, 2, 0) if wide else tall[:whole].reshape(n // side, side, width)
