@@ -60,6 +60,13 @@ def shared() -> Path:
     return folder
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """What is costly to find again is kept for the session, by all its workers, and nowhere else."""
+    folder = tmp_path_factory.getbasetemp()
+    os.environ["RECMERGE_CACHE"] = str((folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "cache")
+
+
 @pytest.fixture
 def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
     """An empty workspace that is also the current folder."""

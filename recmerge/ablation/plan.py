@@ -6,11 +6,23 @@ from pathlib import Path
 from typing import Any
 
 from recmerge.ablation.graph import FUSE_FLAG, FUSED_LABEL, Cell, Graph, Use
-from recmerge.ablation.grid import Point, flatten, points, set_words
-from recmerge.config.ablate import DOMAIN_MARK, NO_ADAPTER, TARGET_MARK, VALID_SUFFIX, AblateConfig, MergeSystemConfig, StageConfig, SystemConfig, slug
+from recmerge.ablation.grid import SEED, Point, flatten, points, set_words
+from recmerge.ablation.systems import check_domains, check_options, is_trained, known_settings, split_domains
+from recmerge.config.ablate import (
+    DOMAIN_MARK,
+    MATRIX_STAGES,
+    NO_ADAPTER,
+    TARGET_MARK,
+    VALID_SUFFIX,
+    AblateConfig,
+    MergeSystemConfig,
+    StageConfig,
+    SystemConfig,
+    slug,
+)
 from recmerge.config.loader import load
 from recmerge.config.train import TrainConfig
-from recmerge.errors import ConfigError, UsageError, unknown_name
+from recmerge.errors import ConfigError, unknown_name
 from recmerge.names import VALID
 from recmerge.runs.workspace import check_name
 
@@ -55,7 +67,7 @@ class _Builder:
             key = None if system.fuse is not None else self.infer(label, system, target, point)
             if key is not None:
                 infers[label] = key
-        name = f"{self.config.name}-{target}{point.suffix(('mix', 'train', 'merge', 'infer'), every_seed=True)}"
+        name = f"{self.config.name}-{target}{point.suffix(MATRIX_STAGES, every_seed=True)}"
         command: list[str | Use] = ["eval", Use(tuple(infers.values()))]
         if self.config.baseline in infers:
             command.append(Use((infers[self.config.baseline],), flag="--baseline"))
@@ -86,7 +98,9 @@ class _Builder:
         needs = [self.build(target)]
         command: list[str | Use] = ["infer", Use((needs[0],))]
         if system.ranker is not None:
-            command += ["--ranker", system.ranker]
+            trained = self.ranker(label, system, target, point, stages)
+            command += ["--ranker", system.ranker if trained is None else Use((trained,))]
+            needs += [] if trained is None else [trained]
         elif system.adapter == NO_ADAPTER:
             command += ["--adapter", NO_ADAPTER, *self._zero_shot(system)]
         else:
@@ -111,7 +125,7 @@ class _Builder:
 
     def merge(self, label: str, merge: MergeSystemConfig, target: str, point: Point, stages: set[str], own: "_Own | None" = None) -> "_Made | None":
         """Add a merge and the adapters it is made of."""
-        _check_options(label, merge)
+        check_options(label, merge)
         if merge.adapters is not None:
             names = merge.adapters
         else:
@@ -149,9 +163,7 @@ class _Builder:
         if "/" in ref or "@" in ref:
             return ref  # an adapter that exists already
         domains = [u.replace(TARGET_MARK, target) for u in union] if union else self._domains_in(ref)
-        unknown = [d for d in domains if d not in self.config.data.domains]
-        if unknown:
-            raise ConfigError(unknown_name("domain", unknown[0], self.config.data.domains), fix="name domains of data.domains")
+        check_domains(domains, self.config.data.domains)
         if union:
             domains = list(dict.fromkeys(domains))
         if len(set(domains)) < len(domains):
@@ -161,7 +173,7 @@ class _Builder:
 
     def _domains_in(self, ref: str) -> list[str]:
         """Split `sports_beauty` into domains; a domain may hold a '_' itself."""
-        found = _split(ref, self.config.data.domains)
+        found = split_domains(ref, self.config.data.domains)
         if found is None:
             known = [*self.config.data.domains, *(f"{TARGET_MARK}_{d}" for d in self.config.data.domains)]
             raise ConfigError(unknown_name("adapter", ref, known), fix="join domains of data.domains by '_', or give a path or name@vNNN")
@@ -176,6 +188,22 @@ class _Builder:
         name += f"-{own.label}" if own else ""
         command: list[str | Use] = ["train", Use((data,)), *self._settings(self.config.train, {**point.overrides("train"), **(own.settings if own else {})})]
         command += ["--name", name] if name != self.graph.cells[data].name else []
+        return self.graph.add(Cell("train", name, tuple(command), needs=(data,), labels={"data": "_".join(domains), "point": point.label()}))
+
+    def ranker(self, label: str, system: SystemConfig, target: str, point: Point, stages: set[str]) -> str | None:
+        """Add the training of a ranker, for the target or for all domains of its union at once; None where it is fitted by the way."""
+        assert system.ranker is not None
+        if not is_trained(system):
+            return None
+        domains = sorted({d.replace(TARGET_MARK, target) for d in system.union or [target]})
+        check_domains(domains, self.config.data.domains)
+        varied = known_settings(system, point.overrides("rankers"))
+        stages |= {"train"} | ({"mix"} if len(domains) > 1 else set()) | ({"rankers"} if varied else set())
+        data = self.build(domains[0]) if len(domains) == 1 else self.mix(domains, point)
+        name = f"{'_'.join(domains)}-{slug(label)}{point.suffix(stages)}"
+        seed = {"seed": point.settings[SEED]} if SEED in point.settings else {}
+        own = {f"ranker.{key}": value for key, value in flatten({**known_settings(system, self.config.rankers), **varied, **system.train}).items()}
+        command: list[str | Use] = ["train", Use((data,)), "--ranker", system.ranker, *set_words({**own, **seed}), "--name", name]
         return self.graph.add(Cell("train", name, tuple(command), needs=(data,), labels={"data": "_".join(domains), "point": point.label()}))
 
     def mix(self, domains: Sequence[str], point: Point) -> str:
@@ -240,31 +268,5 @@ class _Made:
         self.command = [Use((key,))]
 
 
-def _check_options(label: str, merge: MergeSystemConfig) -> None:
-    """Refuse options that the method does not have before any adapter is trained for it."""
-    if not merge.set:
-        return
-    from recmerge.merging import METHODS
-    from recmerge.merging.recipe import check_options
-
-    if merge.method not in METHODS:
-        raise ConfigError(f"systems.{label}: {unknown_name('merge method', merge.method, METHODS)}", fix="`recmerge merge --list-methods` lists them")
-    try:
-        check_options(merge.method, {k: v for k, v in merge.set.items() if k != "dtype"}, merge.rank_out)
-    except UsageError as error:
-        raise ConfigError(f"systems.{label}: {error.what}", fix=error.fix) from error
-
-
 def _made(key: str) -> _Made:
     return _Made(key)
-
-
-def _split(ref: str, domains: Sequence[str]) -> list[str] | None:
-    for domain in domains:
-        if ref == domain:
-            return [domain]
-        if ref.startswith(domain + "_"):
-            rest = _split(ref[len(domain) + 1 :], domains)
-            if rest is not None:
-                return [domain, *rest]
-    return None

@@ -23,6 +23,7 @@ def infer(
     candidates: Annotated[str | None, typer.Option("--candidates", help="stored, popular or similar (harder negatives), or all (the whole catalogue).")] = None,
     users: Annotated[int | None, typer.Option("--users", help="Only the first N users of a seeded order.")] = None,
     batch_size: Annotated[int | None, typer.Option("--batch-size", help="Users scored together.")] = None,
+    backend: Annotated[str | None, typer.Option("--backend", help="transformers or vllm.")] = None,
     device: Annotated[str | None, typer.Option("--device", help="auto, cpu or cuda; a missing GPU is an error.")] = None,
     trust_remote_code: Annotated[bool, typer.Option("--trust-remote-code", help="Let the base model's repository run code.")] = False,
     list_rankers: Annotated[bool, typer.Option("--list-rankers", help="Print the rankers that --ranker knows.")] = False,
@@ -45,6 +46,7 @@ def infer(
         "candidates": candidates,
         "users": users,
         "batch_size": batch_size,
+        "backend": backend,
         "device": device,
         "trust_remote_code": trust_remote_code or None,
     }

@@ -37,10 +37,11 @@ def train(
     data = name_of_data or domain
     if data is None or (name_of_data and domain and name_of_data != domain):
         raise UsageError("give one data set's NAME", fix="recmerge train sports")
+    from recmerge.config.loader import shipped_names
     from recmerge.config.train import TrainConfig
 
     flags = {"base": base, "ranker.name": ranker, "seed": seed, "device": device, "trust_remote_code": trust_remote_code or None}
-    config = common.load(TrainConfig, "train", flags, default="nano")
+    config = common.load(TrainConfig, "train", flags, default=ranker if ranker in shipped_names("train") else "nano")
     if config.ranker is not None:
         return _train_ranker(common, config, data)
     from recmerge.stages.train import plan_train, with_resume

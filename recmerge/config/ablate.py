@@ -13,7 +13,7 @@ TARGET_MARK = "{target}"
 DOMAIN_MARK = "{domain}"
 NO_ADAPTER = "none"
 VALID_SUFFIX = "-valid"  # of the name of a ranking of validation events
-MATRIX_STAGES = ("mix", "train", "merge", "infer")
+MATRIX_STAGES = ("mix", "train", "rankers", "merge", "infer")
 
 
 class StageConfig(Settings):
@@ -82,15 +82,15 @@ class FuseConfig(Settings):
 
 
 class SystemConfig(Settings):
-    """One row of the table: exactly one of adapter, merge, union, ranker and fuse."""
+    """One row of the table: exactly one of adapter, merge, union, ranker and fuse; only a ranker that is trained may go with a union."""
 
     adapter: str | None = Field(None, description="a data set such as {target} or {target}_beauty, an adapter's path or name@vNNN, or none")
     merge: MergeSystemConfig | None = None
-    union: list[str] | None = Field(None, min_length=1, description="one adapter trained on all of these domains together")
+    union: list[str] | None = Field(None, min_length=1, description="one adapter, or with it one ranker, trained on all of these domains together")
     ranker: str | None = None
     fuse: FuseConfig | None = Field(None, description="labels of other systems, or a mapping with `of: [labels]`, model and fit_users")
     base: str | None = Field(None, description="with adapter none: the base model; null: the one that is trained on")
-    train: dict[str, Any] = Field(default_factory=dict, description="settings of train for this system's adapters alone")
+    train: dict[str, Any] = Field(default_factory=dict, description="settings of train for this system alone: its adapters', or its ranker's own")
     set: dict[str, Any] = Field(default_factory=dict, description="settings of infer for this system alone")
 
     @field_validator("fuse", mode="before")
@@ -101,12 +101,14 @@ class SystemConfig(Settings):
     @model_validator(mode="after")
     def _one_kind(self) -> "SystemConfig":
         given = [k for k in ("adapter", "merge", "union", "ranker", "fuse") if getattr(self, k) is not None]
+        if given == ["union", "ranker"]:
+            given = ["ranker"]
         if len(given) != 1:
             raise ValueError(f"give exactly one of adapter, merge, union, ranker and fuse, not {' and '.join(given) or 'none of them'}")
         if self.base is not None and self.adapter != NO_ADAPTER:
             raise ValueError("base goes with adapter: none")
-        if self.train and (self.ranker is not None or self.fuse is not None or self.adapter == NO_ADAPTER):
-            raise ValueError("train goes with an adapter that is trained")
+        if self.train and (self.fuse is not None or self.adapter == NO_ADAPTER):
+            raise ValueError("train goes with an adapter or a ranker that is trained")
         if self.set and self.fuse is not None:
             raise ValueError("set goes with a system that is ranked by itself; of a fused one it belongs to its parts")
         return self
@@ -119,13 +121,16 @@ class AblateConfig(Settings):
     data: DataStageConfig
     mix: StageConfig = StageConfig()
     train: StageConfig = StageConfig()
+    rankers: dict[str, Any] = Field(default_factory=dict, description="settings of every trained ranker that has them, e.g. minutes: 10")
     infer: StageConfig = StageConfig()
     eval: StageConfig = StageConfig()
     targets: list[str] = Field(min_length=1)
     seeds: list[int] = Field(default_factory=list, description="of training; empty: the train config's own")
     systems: dict[str, SystemConfig] = Field(min_length=1)
     baseline: str | None = Field(None, description="the system that all others are compared with")
-    matrix: dict[str, list[Any]] = Field(default_factory=dict, description="grid over settings of mix, train, merge or infer, e.g. train.lora.rank: [8, 16]")
+    matrix: dict[str, list[Any]] = Field(
+        default_factory=dict, description="grid over settings of mix, train, rankers, merge or infer, e.g. train.lora.rank: [8, 16]"
+    )
 
     @field_validator("matrix")
     @classmethod

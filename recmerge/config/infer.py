@@ -7,7 +7,10 @@ from pydantic import Field
 from recmerge.config.loader import Settings
 from recmerge.config.prompt import PromptConfig
 
-_AS_STORED: dict[str, Any] = {"candidates": "stored", "order_seed": None, "normalize": "sum"}
+_AS_BEFORE: dict[str, Any] = {
+    **{"candidates": "stored", "order_seed": None, "normalize": "sum"},
+    **{"constrained": False, "beams": 1, "backend": "transformers", "vllm": {}},
+}
 
 
 class InferConfig(Settings):
@@ -34,11 +37,15 @@ class InferConfig(Settings):
     users: int | None = Field(None, ge=1, description="rank only the first N users of a seeded order; null: all")
     prompt: PromptConfig | None = Field(None, description="null: the prompt the adapter was trained with")
     batch_size: int = Field(16, ge=1, description="users scored together")
-    max_new_tokens: int = Field(800, ge=1, description="generate: tokens at most, as published")
-    precision: Literal["fp32", "bf16"] = "fp32"
+    max_new_tokens: int = Field(800, ge=1, description="generate, not constrained: tokens at most, as published")
+    constrained: bool = Field(False, description="generate: only the candidates' titles can be written")
+    beams: int = Field(1, ge=1, le=1000, description="generate, constrained: beams of the search, each names one title; 1: greedy")
+    precision: Literal["fp32", "bf16", "auto"] = Field("fp32", description="auto: bf16 where the hardware multiplies it, else fp32")
+    backend: Literal["transformers", "vllm"] = Field("transformers", description="what runs the language model; vllm: pip install 'recmerge[vllm]'")
+    vllm: dict[str, Any] = Field(default_factory=dict, description="backend vllm: passed on to vllm.LLM as it is, e.g. tensor_parallel_size")
     device: Literal["auto", "cpu", "cuda"] = "auto"
     seed: int = Field(42, ge=0)
 
     def resolved(self) -> dict[str, Any]:
-        """Return the settings as JSON-like values; how candidates are asked is named only where it is not as stored, so that older runs keep their identity."""
-        return {key: value for key, value in super().resolved().items() if key not in _AS_STORED or value != _AS_STORED[key]}
+        """Return the settings as JSON-like values; what is at its default is named only where it always was, so that older runs keep their identity."""
+        return {key: value for key, value in super().resolved().items() if key not in _AS_BEFORE or value != _AS_BEFORE[key]}

@@ -5,8 +5,11 @@ Titles come in as data. `lm.encoding` turns these texts into tokens and never le
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from string import ascii_lowercase, ascii_uppercase
 
 SEPARATOR = "||"  # of WeaveRec's published lists
+# What candidates may be called where the answer is a label, in this order; letters, for most tokenizers split numbers into digits.
+LABELS = (*ascii_uppercase, *ascii_lowercase, *(a + b for a in ascii_uppercase for b in ascii_uppercase))
 
 
 @dataclass(frozen=True)
@@ -39,8 +42,14 @@ class Wording:
     after: str
 
 
+BULLET = "- "  # before a title of a yes-or-no question
+YES, NO = "Yes", "No"
+# Source: Bao et al., TALLRec, RecSys 2023; structure only, the words are ours.
+_YES_NO_SYSTEM = f"You say {YES} or {NO}."
+_YES_NO_QUESTION = f"{YES} or {NO}: is this bought next?"
 _LISTWISE_SYSTEM = "You recommend what a customer buys next."
 _LISTWISE_QUESTION = "Which of the candidates does the customer buy next? Answer with its title alone."
+_INDEX_QUESTION = "Which of the candidates does the customer buy next? Answer with its letters alone."
 # Source: Hou et al. (WeaveRec), released code; structure only, the words are ours.
 PUBLISHED_WORDING = Wording(
     system="You are a helpful recommendation assistant.",
@@ -61,8 +70,25 @@ def render_listwise(history: Sequence[str], candidates: Sequence[str]) -> Chat:
     Returns:
         The question; the answer is one title.
     """
-    lines = ["Bought so far, oldest first:", *(f"- {title}" for title in history)]
-    lines += ["", "Candidates:", *(f"- {title}" for title in candidates), "", _LISTWISE_QUESTION]
+    return _listed(history, [f"- {title}" for title in candidates], _LISTWISE_QUESTION)
+
+
+def render_index(history: Sequence[str], candidates: Sequence[str], labels: Sequence[str]) -> Chat:
+    """Ask for the label of one candidate, given the history.
+
+    Args:
+        history: Titles, oldest first; may be empty.
+        candidates: Titles, each once.
+        labels: What each is called.
+
+    Returns:
+        The question; the answer is one label.
+    """
+    return _listed(history, [f"{label}. {title}" for label, title in zip(labels, candidates, strict=True)], _INDEX_QUESTION)
+
+
+def _listed(history: Sequence[str], candidates: Sequence[str], question: str) -> Chat:
+    lines = ["Bought so far, oldest first:", *(f"- {title}" for title in history), "", "Candidates:", *candidates, "", question]
     return Chat(_LISTWISE_SYSTEM, "\n".join(lines))
 
 
@@ -78,6 +104,19 @@ def render_published(history: Sequence[str], candidates: Sequence[str], wording:
         The question; the answer is five titles joined by `||`.
     """
     return Chat(wording.system, f"{wording.before}{SEPARATOR.join(history)}{wording.between}{SEPARATOR.join(candidates)}{wording.after}")
+
+
+def render_yes_no(history: Sequence[str]) -> Chat:
+    """Ask whether a candidate is bought next; its title goes behind the question's last words.
+
+    Args:
+        history: Titles, oldest first; may be empty.
+
+    Returns:
+        The question; the answer is `YES` or `NO`.
+    """
+    lines = ["Bought so far:", *(f"{BULLET}{title}" for title in history), _YES_NO_QUESTION, BULLET]
+    return Chat(_YES_NO_SYSTEM, "\n".join(lines))
 
 
 def render_answer(titles: Sequence[str]) -> str:

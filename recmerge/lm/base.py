@@ -13,7 +13,7 @@ from transformers.utils import logging as hf_logging
 
 import recmerge
 from recmerge.errors import ArtifactError, NetworkError, ResourceError
-from recmerge.names import ADAPTER_CARD
+from recmerge.names import ADAPTER_CARD, MODEL_DIR
 
 
 def hush() -> None:
@@ -54,6 +54,32 @@ def shipped_base(name: str) -> Path | None:
     """Return the folder of a base model that ships with recmerge, or None."""
     folder = Path(recmerge.__file__).parent / "assets" / "base" / name
     return folder if (folder / "config.json").is_file() else None
+
+
+def find(ref: str, revision: str | None = None, trust_remote_code: bool = False) -> BaseRef:
+    """Find a base model where no workspace is known.
+
+    Args:
+        ref: A shipped name, a folder, or a Hugging Face id.
+        revision: Of a Hugging Face id.
+        trust_remote_code: Allow the model's own code.
+
+    Returns:
+        The base; a ref that is nothing on this machine is taken for a Hugging Face id.
+
+    Raises:
+        ArtifactError: A folder that holds no model.
+    """
+    shipped = shipped_base(ref)
+    if shipped is not None:
+        return BaseRef(ref, str(shipped))
+    for folder in (Path(ref).expanduser(), Path(ref).expanduser() / MODEL_DIR):
+        if (folder / "config.json").is_file():
+            return BaseRef(str(folder.resolve()), str(folder.resolve()), None, trust_remote_code)
+    looks_like_path = ref.startswith((".", "/", "~")) or ref.count("/") > 1 or Path(ref).is_dir()
+    if looks_like_path:
+        raise ArtifactError(f"base '{ref}' holds no model: config.json is not there", fix="give the folder of a Hugging Face model, a shipped name or a run")
+    return BaseRef(ref, ref, revision, trust_remote_code)
 
 
 def base_card(folder: Path | None) -> dict[str, Any]:

@@ -5,10 +5,23 @@ from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Any, Literal
 
-from recmerge.data.prompts import PUBLISHED_WORDING, Chat, Wording, render_answer, render_listwise, render_published
+from recmerge.data.prompts import (
+    BULLET,
+    NO,
+    PUBLISHED_WORDING,
+    YES,
+    Chat,
+    Wording,
+    render_answer,
+    render_index,
+    render_listwise,
+    render_published,
+    render_yes_no,
+)
 from recmerge.errors import ArtifactError
+from recmerge.lm.labels import Label, first_labels, one_token_labels
 
-Style = Literal["open", "listwise", "published"]
+Style = Literal["open", "listwise", "index", "published"]
 _MARK = "\ue000"  # private-use character: where the user's text goes in a rendered chat template
 
 
@@ -17,7 +30,7 @@ class PromptSettings:
     """How histories become prompts; stored beside an adapter, so that it is asked as it was taught.
 
     Args:
-        style: open (history only), listwise (history and candidates) or published (WeaveRec's own).
+        style: open (history only), listwise (history and candidates), index (as listwise, answered by a label) or published (WeaveRec's own).
         max_length: Tokens of prompt, answer and end token together, at most.
         max_history: Most recent titles kept; None keeps all that fit.
         max_title_tokens: Longer titles are cut to this many tokens; None keeps titles whole.
@@ -128,6 +141,29 @@ class Encoder:
         ids = self.title(titles[0]) if len(titles) == 1 else self.plain([render_answer(titles)])[0]
         return (*ids, self.end_id)
 
+    def answers(self, candidates: Sequence[str]) -> tuple[tuple[int, ...], ...]:
+        """Return what names each candidate in an answer: its title and the end token; in the index style its label alone.
+
+        Args:
+            candidates: Titles, in the order in which the prompt lists them.
+
+        Returns:
+            The ids for each; equal titles have equal ids.
+        """
+        if self.settings.style != "index":
+            return tuple(self.answer(title) for title in candidates)
+        label_of = self._label_of(candidates)
+        return tuple((label_of[title][1],) for title in candidates)
+
+    def _label_of(self, candidates: Sequence[str]) -> dict[str, Label]:
+        """Return the label of each different title."""
+        listed = list(dict.fromkeys(candidates))
+        return dict(zip(listed, first_labels(self._labels, len(listed)), strict=True))
+
+    @cached_property
+    def _labels(self) -> tuple[Label, ...]:
+        return one_token_labels(self.plain, self.tokenizer.unk_token_id)
+
     def prompt(self, history: Sequence[str], candidates: Sequence[str], reserve: int) -> Encoded | None:
         """Encode a prompt, leaving out the oldest titles until it fits.
 
@@ -148,6 +184,62 @@ class Encoder:
         ids, n_kept = found
         return Encoded(tuple(ids), n_kept, len(history) - n_kept)
 
+    def yes_no(self, history: Sequence[Sequence[int]], reserve: int) -> tuple[int, ...]:
+        """Encode the question whether a title is bought next, up to where that title goes, leaving out the oldest titles until it fits.
+
+        In the open style there are no words, only titles with an end token behind each; all other styles have one wording.
+
+        Args:
+            history: Ids of titles, see `title`, oldest first.
+            reserve: Tokens kept free for the title, `yes_no_ending` and the answer.
+
+        Returns:
+            Token ids; the question with no history where not even one title fits.
+        """
+        before, after, left, right = self._yes_no_frame
+        room = self.settings.max_length - reserve - len(before) - len(after)
+        kept: list[int] = []
+        limit = self.settings.max_history
+        for title in reversed(history if limit is None else history[-limit:]):
+            line = [*left, *title, *right]
+            if len(kept) + len(line) > room:
+                break
+            kept = line + kept
+        return (*before, *kept, *after)
+
+    @cached_property
+    def yes_no_ending(self) -> tuple[int, ...]:
+        """Ids between the title in question and the answer."""
+        if self.settings.style == "open":
+            return (self.end_id,)
+        return tuple(self._frame(render_yes_no([]).system)[1])
+
+    @cached_property
+    def yes_no_answers(self) -> tuple[int, int]:
+        """The first token of Yes and of No.
+
+        Returns:
+            Their ids.
+
+        Raises:
+            ArtifactError: They begin alike.
+        """
+        yes, no = (ids[0] for ids in self.plain([YES, NO]))
+        if yes == no:
+            raise ArtifactError(f"the tokenizer begins '{YES}' and '{NO}' with the same token", fix="use another base model")
+        return yes, no
+
+    @cached_property
+    def _yes_no_frame(self) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
+        """What stands before the history and behind it, and around each of its titles."""
+        if self.settings.style == "open":
+            return self.start_ids, (), (), (self.end_id,)
+        chat = render_yes_no([_MARK])
+        line = f"{BULLET}{_MARK}\n"
+        before, _, after = chat.user.partition(line)
+        pieces = self.plain([before, after, *line.split(_MARK)])
+        return (*self._frame(chat.system)[0], *pieces[0]), pieces[1], pieces[2], pieces[3]
+
     def _open(self, history: list[str], room: int) -> tuple[list[int], int] | None:
         """Titles one after another, each with its end token, as many of the newest as fit."""
         if len(self.start_ids) > room:
@@ -166,8 +258,7 @@ class Encoder:
 
     def _chat(self, history: list[str], candidates: Sequence[str], room: int) -> tuple[list[int], int] | None:
         """The longest suffix of the history whose whole chat fits, found by bisection."""
-        published = partial(render_published, wording=self.wording)
-        render: Callable[[Sequence[str], Sequence[str]], Chat] = render_listwise if self.settings.style == "listwise" else published
+        render, candidates = self._renderer(candidates)
 
         def encode(n: int) -> list[int]:
             return self._encode_chat(render(history[len(history) - n :], candidates))
@@ -184,6 +275,13 @@ class Encoder:
             else:
                 high = middle - 1
         return best
+
+    def _renderer(self, candidates: Sequence[str]) -> tuple[Callable[[Sequence[str], Sequence[str]], Chat], Sequence[str]]:
+        """Return what renders a chat of this style, and the candidates as it lists them."""
+        if self.settings.style == "index":
+            label_of = self._label_of(candidates)
+            return partial(render_index, labels=[label for label, _ in label_of.values()]), list(label_of)
+        return (render_listwise if self.settings.style == "listwise" else partial(render_published, wording=self.wording)), candidates
 
     def _encode_chat(self, chat: Chat) -> list[int]:
         before, after = self._frame(chat.system)

@@ -6,6 +6,11 @@ from typing import Any
 import torch
 
 
+def plain_options() -> dict[str, Any]:
+    """Return what keeps a model's own generation settings (Qwen2's penalise repetition) out of a search for the likeliest text."""
+    return {"do_sample": False, "temperature": None, "top_p": None, "top_k": None, "repetition_penalty": 1.0, "no_repeat_ngram_size": 0}
+
+
 @torch.inference_mode()
 def generate_answers(model: Any, tokenizer: Any, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> list[str]:
     """Let the model write an answer to each prompt, greedily.
@@ -28,11 +33,8 @@ def generate_answers(model: Any, tokenizer: Any, prompts: Sequence[Sequence[int]
         input_ids=ids,
         attention_mask=mask,
         max_new_tokens=max_new_tokens,
-        do_sample=False,
-        temperature=None,
-        top_p=None,
-        top_k=None,
         pad_token_id=pad,
         eos_token_id=tokenizer.eos_token_id,
+        **plain_options(),
     )
     return [text.strip() for text in tokenizer.batch_decode(written[:, longest:], skip_special_tokens=True)]

@@ -57,6 +57,20 @@ def parse_answer(text: str, candidates: Sequence[str]) -> Parsed:
     return Parsed(tuple(places), len(titles), not titles, off_list, repeated)
 
 
+def chosen_answer(places: Sequence[Sequence[str]], candidates: Sequence[str]) -> Parsed:
+    """Return an answer that could name nothing but candidates.
+
+    Args:
+        places: By place, best first, the titles that stand there.
+        candidates: Candidate titles.
+
+    Returns:
+        Places; malformed only where there are none, as nothing was written.
+    """
+    place_of = {title: place for place, alike in enumerate(places, start=1) for title in alike}
+    return Parsed(tuple(place_of.get(title) for title in candidates), len(places), not places, 0, 0)
+
+
 def _split(text: str, wanted: dict[str, list[int]]) -> list[str]:
     """Titles of the answer; a candidate that itself holds `||` is not cut."""
     if _plain(text) in wanted:

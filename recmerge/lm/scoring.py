@@ -112,19 +112,37 @@ class Scorer:
         firsts = (self.model(input_ids=torch.tensor([question.prompt], device=device), use_cache=True, **keep) for question in questions)
         return [_in_groups(question, partial(logits_of, first)) for question, first in zip(questions, firsts, strict=True)]
 
+    def before_last(self, questions: Sequence[Question]) -> list[torch.Tensor]:
+        """Return each question's last hidden states (C, D) from which the last token of its answers is predicted; gradients flow."""
+        if not questions:
+            return []
+        self.prepare(questions[0])
+        if self.method == "packed":
+            trees = [TitleTree(q, self.pad_id, _BLOCK) for q in questions]
+            return self._states(trees, [tree.ends for tree in trees])
+        rows = [[*q.prompt, *answer[:-1]] for q in questions for answer in q.answers]
+        longest, device = max(map(len, rows)), next(self.model.parameters()).device
+        ids = torch.tensor([[*row, *[self.pad_id] * (longest - len(row))] for row in rows], device=device)
+        hidden = self.causal_lm.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state
+        lasts = torch.tensor([len(row) - 1 for row in rows], device=device)
+        return list(hidden[torch.arange(len(rows), device=device), lasts].split([len(q.answers) for q in questions]))
+
     @torch.inference_mode()
     def _packed(self, questions: Sequence[Question]) -> list[np.ndarray]:
         trees = [TitleTree(q, self.pad_id, _BLOCK) for q in questions]
-        if self._one_by_one:
-            predicting = [self._hidden([tree], self._bias([tree.allowed()]))[0, tree.predicting] for tree in trees]
+        return self._sums(torch.cat(self._states(trees, [tree.predicting for tree in trees])), trees)
+
+    def _states(self, trees: Sequence[TitleTree], places: Sequence[np.ndarray]) -> list[torch.Tensor]:
+        """Return each tree's last hidden states in some places."""
+        if self._one_by_one and not torch.is_grad_enabled():  # in training a step's overhead weighs more than the padding
+            states = [self._hidden([tree], self._bias([tree.allowed()]))[0] for tree in trees]
         else:
             longest = max(tree.length for tree in trees)
             allowed = np.broadcast_to(np.eye(longest, dtype=bool), (len(trees), longest, longest)).copy()  # padding sees itself
             for row, tree in zip(allowed, trees, strict=True):
                 row[: tree.length, : tree.length] = tree.allowed_in_full()
-            hidden = self._hidden(trees, self._bias(allowed))
-            predicting = [hidden[row, tree.predicting] for row, tree in enumerate(trees)]
-        return self._sums(torch.cat(predicting), trees)
+            states = list(self._hidden(trees, self._bias(allowed)))
+        return [hidden[torch.from_numpy(at).to(hidden.device)] for hidden, at in zip(states, places, strict=True)]
 
     def _bias(self, allowed: Sequence[np.ndarray] | np.ndarray) -> torch.Tensor:
         """Return the additive mask (B, 1, rows, L)."""

@@ -4,6 +4,9 @@ from collections import defaultdict
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+import numpy as np
+
+from recmerge.data.draws import combine, text_key
 from recmerge.data.training_set import TrainingSet
 from recmerge.errors import DataError
 from recmerge.lm.encoding import Encoder
@@ -63,16 +66,17 @@ class Sequences:
         self.counts.tokens_trained += sum(label != IGNORE for label in labels)
 
 
-def build_sequences(data: TrainingSet, encoder: Encoder, max_rows: int | None = None) -> Sequences:
+def build_sequences(data: TrainingSet, encoder: Encoder, max_rows: int | None = None, *, seed: int = 42) -> Sequences:
     """Encode a training set.
 
     `open`: one sequence holds a user's history once and predicts every sampled title in it.
-    Other styles: one sequence per row.
+    Other styles: one sequence per row; the index style puts each row's candidates into an order of its own, so that no place is more often right.
 
     Args:
         data: Rows and the domains they come from.
         encoder: Tokenizer and limits.
         max_rows: Use the first rows only; None uses all.
+        seed: Of the candidates' order in the index style.
 
     Returns:
         The sequences and counts.
@@ -87,7 +91,7 @@ def build_sequences(data: TrainingSet, encoder: Encoder, max_rows: int | None = 
     if encoder.settings.style == "open":
         _open_sequences(data, rows, encoder, sequences)
     else:
-        _row_sequences(data, rows, encoder, sequences)
+        _row_sequences(data, rows, encoder, sequences, seed)
     sequences.counts.titles_cut = encoder.titles_cut
     if not sequences.input_ids:
         raise DataError(
@@ -97,15 +101,18 @@ def build_sequences(data: TrainingSet, encoder: Encoder, max_rows: int | None = 
     return sequences
 
 
-def _row_sequences(data: TrainingSet, rows: Any, encoder: Encoder, out: Sequences) -> None:
-    has_answer = "answer" in rows.columns
+def _row_sequences(data: TrainingSet, rows: Any, encoder: Encoder, out: Sequences, seed: int) -> None:
+    style, has_answer = encoder.settings.style, "answer" in rows.columns
     for row in rows.iter_rows(named=True):
         domain = data.domains[row["domain"]]
         titles = domain.titles
-        answer_items = row["answer"] if has_answer and encoder.settings.style == "published" else [row["target"]]
-        answer = encoder.answer(*(titles[i] for i in answer_items))
+        listed = _shuffled(row, seed) if style == "index" else row["candidates"]
+        candidates = [titles[i] for i in listed]
+        if style == "index":
+            answer = encoder.answers(candidates)[listed.index(row["target"])]
+        else:
+            answer = encoder.answer(*(titles[i] for i in (row["answer"] if has_answer and style == "published" else [row["target"]])))
         history = [titles[i] for i in domain.sequences[row["user_id"]][: row["position"]]]
-        candidates = [titles[i] for i in row["candidates"]]
         prompt = encoder.prompt(history, candidates, reserve=len(answer))
         if prompt is None:
             out.counts.rows_dropped += 1
@@ -113,6 +120,13 @@ def _row_sequences(data: TrainingSet, rows: Any, encoder: Encoder, out: Sequence
         out.counts.rows_trained += 1
         out.counts.rows_trimmed += prompt.n_dropped > 0
         out.add([*prompt.ids, *answer], [IGNORE] * len(prompt.ids) + list(answer))
+
+
+def _shuffled(row: dict[str, Any], seed: int) -> list[str]:
+    """Return a row's candidates in an order drawn for this row alone."""
+    key = text_key("labels", row["domain"], row["user_id"], row["position"], seed)
+    order = np.argsort(combine(np.array([key]), np.arange(len(row["candidates"]))), kind="stable")
+    return [row["candidates"][place] for place in order]
 
 
 def _open_sequences(data: TrainingSet, rows: Any, encoder: Encoder, out: Sequences) -> None:

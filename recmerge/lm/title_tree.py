@@ -90,6 +90,8 @@ class TitleTree:
         self.targets = np.array(targets, np.int64)
         self._edges = np.concatenate([first_edge[token] + np.array(path) for token, path in paths])
         self._starts = np.cumsum([0, *(len(path) for _, path in paths[:-1])])
+        lasts = self._edges[np.cumsum([len(path) for _, path in paths]) - 1]
+        self.ends = self.predicting[self.rows[lasts]]  # of each answer, the place that predicts its last token
 
     def _begins(self, sizes: dict[int, int]) -> dict[int, int]:
         """Return where each subtree's nodes begin; none lies in two blocks."""

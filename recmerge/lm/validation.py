@@ -36,9 +36,9 @@ class Validation:
             asked = examples(domain, VALID, n_users if chosen is None else None)
             found = []
             for example in [e for e in asked if chosen is None or e.user_id in chosen][:n_users]:
-                answer = encoder.answer(domain.titles[example.target])
-                titles = [domain.titles[i] for i in example.history]
-                prompt = encoder.prompt(titles, [domain.titles[i] for i in example.candidates], len(answer))
+                listed = [domain.titles[i] for i in example.candidates]
+                answer = encoder.answers(listed)[example.candidates.index(example.target)]
+                prompt = encoder.prompt([domain.titles[i] for i in example.history], listed, len(answer))
                 if prompt is not None:
                     found.append(Question(prompt.ids, (answer,)))
             if not found:

@@ -18,7 +18,7 @@ from recmerge.rankers.popularity import PopularityRanker
 from recmerge.rankers.protocol import CatalogueRanker, Ranker, RankerSettings, Scores
 from recmerge.rankers.random import RandomRanker
 from recmerge.rankers.recent_popularity import RecentPopularityRanker
-from recmerge.rankers.registry import Registry
+from recmerge.rankers.registry import Registry, sources
 from recmerge.rankers.sentence_embeddings import SentenceEmbeddingsRanker
 from recmerge.rankers.tfidf import TfidfRanker
 
@@ -36,12 +36,37 @@ RANKERS: MutableMapping[str, type[Ranker]] = Registry(
         "ease": EaseRanker,
         "als": AlsRanker,
         "bpr": BprRanker,
+        "gru4rec": "recmerge.rankers.gru4rec:Gru4RecRanker",
         "sasrec": "recmerge.rankers.sasrec:SasRecRanker",
+        "recformer": "recmerge.rankers.recformer:RecFormerRanker",
+        "llm_rec": "recmerge.rankers.llm_rec:LlmRecRanker",
+        "tallrec": "recmerge.rankers.tallrec:TallRecRanker",
+        "fdsa": "recmerge.rankers.fdsa:FdsaRanker",
+        "s3rec": "recmerge.rankers.s3rec:S3RecRanker",
+        "pinnerformer": "recmerge.rankers.pinnerformer:PinnerFormerRanker",
+        "bert4rec": "recmerge.rankers.bert4rec:Bert4RecRanker",
+        "fmlp_rec": "recmerge.rankers.fmlp_rec:FmlpRecRanker",
+        "simplex": "recmerge.rankers.simplex:SimpleXRanker",
+        "unisrec": "recmerge.rankers.unisrec:UniSRecRanker",
+        "vq_rec": "recmerge.rankers.vq_rec:VqRecRanker",
+        "mcrpl": "recmerge.rankers.mcrpl:McrplRanker",
     }
 )
 RANKER_DIR = "ranker"  # of a trained ranker's run
 
-__all__ = ["RANKERS", "RANKER_DIR", "CatalogueRanker", "Ranker", "RankerSettings", "Scores", "load_ranker", "missing_modules", "new_ranker", "save_ranker"]
+__all__ = [
+    "RANKERS",
+    "RANKER_DIR",
+    "CatalogueRanker",
+    "Ranker",
+    "RankerSettings",
+    "Scores",
+    "load_ranker",
+    "missing_modules",
+    "new_ranker",
+    "ranker_sources",
+    "save_ranker",
+]
 
 
 def new_ranker(name: str, *, seed: int = 42, settings: Mapping[str, Any] | None = None) -> Ranker:
@@ -69,6 +94,11 @@ def new_ranker(name: str, *, seed: int = 42, settings: Mapping[str, Any] | None 
     except ValidationError as error:
         raise _explained(name, error) from None
     return RANKERS[name](chosen, seed=seed)
+
+
+def ranker_sources(name: str) -> tuple[str, ...]:
+    """Return the files below recmerge that the scores of a ranker of `RANKERS` depend on, so that another ranker's new line leaves its runs as they are."""
+    return sources(RANKERS[name].__module__)
 
 
 def missing_modules(name: str) -> list[str]:

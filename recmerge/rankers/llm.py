@@ -9,12 +9,12 @@ import numpy as np
 import torch
 
 from recmerge.data.dataset import Example
+from recmerge.data.prompts import SEPARATOR
 from recmerge.errors import DataError
+from recmerge.lm.backend import Backend, TransformersBackend
 from recmerge.lm.cores import one_core_each
 from recmerge.lm.encoding import Encoder
-from recmerge.lm.generation import generate_answers
-from recmerge.lm.parsing import Parsed, parse_answer
-from recmerge.lm.scoring import Scorer
+from recmerge.lm.parsing import Parsed, chosen_answer, parse_answer
 from recmerge.lm.title_tree import Question
 from recmerge.rankers.normalization import Likelihoods, Normalization
 
@@ -38,21 +38,22 @@ class LlmRanker:
     """Ranks candidates with a causal language model, with or without an adapter.
 
     Args:
-        model: A Hugging Face model, in eval mode.
+        model: A Hugging Face model, in eval mode; None where there is a backend.
         encoder: Its tokenizer and prompt settings.
         titles: Item id to title.
         batch_size: Users per forward pass.
+        backend: What asks the model; None: transformers does.
     """
 
     name = "llm"
 
-    def __init__(self, model: Any, encoder: Encoder, titles: Mapping[str, str], batch_size: int = 16) -> None:
+    def __init__(self, model: Any, encoder: Encoder, titles: Mapping[str, str], batch_size: int = 16, backend: Backend | None = None) -> None:
         self.model = model
         self.encoder = encoder
         self.titles = titles
         self.batch_size = batch_size
         self.normalization: Normalization = "sum"  # how likelihoods become scores
-        self.scorer = Scorer(model, pad_id=encoder.end_id)
+        self.scorer: Any = TransformersBackend(model, encoder) if backend is None else backend
         self.counts = LlmCounts()
         self._priors: dict[tuple[int, ...], float] = {}
         encoder.learn(list(titles.values()))
@@ -70,7 +71,7 @@ class LlmRanker:
 
         Yields:
             Indices into `examples` and their scores (batch, candidates): the log-likelihood of each title's tokens and end token given the prompt,
-            normalized as this ranker does.
+            normalized as this ranker does; in the index style the log-probability of each label among the labels.
         """
         for chosen, found in self.likelihoods(examples, priors=self.normalization == "pmi"):
             yield chosen, found.normalized(self.normalization)
@@ -92,14 +93,17 @@ class LlmRanker:
         if priors:
             self._learn_priors(sorted({answer for question in questions for answer in question.answers}))
         order = sorted(range(len(examples)), key=lambda i: (len(questions[i].prompt), i))
-        size = max(1, min(self.batch_size, math.ceil(len(order) / (4 * torch.get_num_threads()))))  # some batches for each core
+        cores = torch.get_num_threads() if self.scorer.device.type == "cpu" else 0
+        size = min(self.batch_size, math.ceil(len(order) / (4 * cores))) if cores and order else self.batch_size  # some batches for each core
         batches = [order[start : start + size] for start in range(0, len(order), size)]
         if batches:
             self.scorer.prepare(questions[order[-1]])  # the longest: windows show there, if anywhere
-        with one_core_each(self.model.device) as side_by_side:
+        with one_core_each(self.scorer.device) as side_by_side:
             scored = side_by_side(lambda chosen: np.stack(self.scorer.score([questions[i] for i in chosen])), batches)
             for chosen, sums in zip(batches, scored, strict=True):
                 answers = [questions[i].answers for i in chosen]
+                if self.encoder.settings.style == "index":
+                    sums = np.stack([_among(row, named) for row, named in zip(sums, answers, strict=True)])
                 n_tokens = np.array([[float(len(a)) for a in row] for row in answers])
                 yield chosen, Likelihoods(sums, n_tokens, np.array([[self._priors[a] for a in row] for row in answers]) if priors else None)
 
@@ -135,7 +139,7 @@ class LlmRanker:
         if not tasks:
             return np.empty((len(prompts), len(answers)))
         self.scorer.prepare(tasks[0])
-        with one_core_each(self.model.device) as side_by_side:
+        with one_core_each(self.scorer.device) as side_by_side:
             found = np.concatenate(list(side_by_side(lambda task: self.scorer.score([task])[0], tasks)))
         return found.reshape(len(prompts), len(answers))
 
@@ -150,12 +154,15 @@ class LlmRanker:
             )
         self._priors.update(zip(new, self._sums([prompt.ids], new)[0].tolist(), strict=True))
 
-    def generate_batches(self, examples: Sequence[Example], max_new_tokens: int) -> Iterator[tuple[list[int], list[str], list[Parsed]]]:
-        """Let the model write answers, greedily, and read them.
+    def generate_batches(
+        self, examples: Sequence[Example], max_new_tokens: int, beams: int | None = None
+    ) -> Iterator[tuple[list[int], list[str], list[Parsed]]]:
+        """Let the model write answers and read them.
 
         Args:
             examples: Whom to rank for.
-            max_new_tokens: Tokens of an answer at most.
+            max_new_tokens: Tokens of an answer at most, where it is free.
+            beams: Of a search that can write only candidates, in the open and listwise styles one title a beam; None: free and greedy.
 
         Yields:
             Indices into `examples`, the texts, and what could be read in them.
@@ -164,17 +171,21 @@ class LlmRanker:
         order = sorted(range(len(examples)), key=lambda i: (len(prompts[i]), i))
         for start in range(0, len(order), self.batch_size):
             chosen = order[start : start + self.batch_size]
-            texts = generate_answers(self.model, self.encoder.tokenizer, [prompts[i] for i in chosen], max_new_tokens)
-            parsed = [parse_answer(text, [self.titles[c] for c in examples[i].candidates]) for i, text in zip(chosen, texts, strict=True)]
-            yield chosen, texts, parsed
+            asked, listed = [prompts[i] for i in chosen], [[self.titles[c] for c in examples[i].candidates] for i in chosen]
+            if beams is None:
+                texts = self.scorer.write(asked, max_new_tokens)
+                yield chosen, texts, [parse_answer(text, titles) for text, titles in zip(texts, listed, strict=True)]
+            else:
+                named = self.scorer.choose(asked, listed, beams)
+                texts = [SEPARATOR.join(alike[0] for alike in places) for places in named]
+                yield chosen, texts, [chosen_answer(places, titles) for places, titles in zip(named, listed, strict=True)]
 
     def _question(self, example: Example) -> Question:
-        answers = tuple(self.encoder.answer(self.titles[c]) for c in example.candidates)
-        return Question(self._prompt(example), answers)
+        return Question(self._prompt(example), self.encoder.answers([self.titles[c] for c in example.candidates]))
 
     def _prompt(self, example: Example) -> tuple[int, ...]:
         titles = [self.titles[c] for c in example.candidates]
-        return self._prompt_of(example, titles, max(len(self.encoder.answer(t)) for t in titles))
+        return self._prompt_of(example, titles, max(map(len, self.encoder.answers(titles))))
 
     def _prompt_of(self, example: Example, candidates: Sequence[str], longest: int) -> tuple[int, ...]:
         prompt = self.encoder.prompt([self.titles[i] for i in example.history], candidates, reserve=longest)
@@ -186,3 +197,11 @@ class LlmRanker:
         self.counts.prompts += 1
         self.counts.trimmed += prompt.n_dropped > 0
         return prompt.ids
+
+
+def _among(scores: np.ndarray, answers: Sequence[tuple[int, ...]]) -> np.ndarray:
+    """Return log-probabilities (C,) among the different answers alone: a softmax of their logits, whatever the rest of the vocabulary."""
+    distinct = np.array(list(dict(zip(answers, scores.tolist(), strict=True)).values()))
+    highest = distinct.max()
+    found: np.ndarray = scores - (highest + np.log(np.exp(distinct - highest).sum()))
+    return found

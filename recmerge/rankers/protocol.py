@@ -1,7 +1,7 @@
 """What every ranker can do, whatever it is made of."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, runtime_checkable
@@ -49,11 +49,13 @@ class Ranker(Protocol):
     settings: Any
     seed: int
     facts: dict[str, Any]  # what `fit` counted, for the run's manifest
+    say: Callable[[str], None]  # tells the user how a long fit goes on
 
     def __init__(self, settings: RankerSettings | None = None, *, seed: int = 42) -> None:
         self.settings = self.settings_class() if settings is None else settings
         self.seed = seed
         self.facts = {}
+        self.say = lambda text: None
 
     def fit(self, training: Domain | TrainingSet) -> None:
         """Learn from training events alone; test events are never looked at, validation events only to know when to stop.

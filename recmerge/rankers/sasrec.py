@@ -7,7 +7,7 @@ import torch
 from pydantic import Field
 
 from recmerge.rankers.sequential.batches import Batch
-from recmerge.rankers.sequential.losses import at_questions, binary_cross_entropy, draw_negatives, full_softmax
+from recmerge.rankers.sequential.losses import at_questions, pair_loss, softmax_loss
 from recmerge.rankers.sequential.model import IdItems, SequentialModel
 from recmerge.rankers.sequential.ranker import SequentialRanker
 from recmerge.rankers.sequential.settings import TransformerSettings
@@ -33,17 +33,15 @@ class SasRecModel(SequentialModel):
         s = settings
         encoder = TransformerEncoder(s.width, s.blocks, s.heads, s.inner, s.dropout, s.max_history)
         super().__init__(IdItems(n_items, s.width), encoder)
-        self.n_items = n_items
         self.by_pairs = s.loss == "bce"
+        self.negatives = s.negatives
 
     def loss(self, batch: Batch) -> torch.Tensor:
         """Return the mean loss over the places of all sequences."""
+        if self.by_pairs:
+            return pair_loss(self.expectations(batch), self.scored(), batch)
         expected, targets = at_questions(self.expectations(batch), batch.targets)
-        if not self.by_pairs:
-            return full_softmax(expected, self.scored(), targets)
-        negatives = draw_negatives(self.n_items, 1, batch.whole())[:, 1:, 0][batch.targets > 0]
-        vectors = self.scored()
-        return binary_cross_entropy((expected * vectors[targets]).sum(-1), (expected * vectors[negatives]).sum(-1))
+        return softmax_loss(expected, self.scored(), targets, self.negatives)
 
 
 class SasRecRanker(SequentialRanker):

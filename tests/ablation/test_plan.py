@@ -261,13 +261,52 @@ def test_a_system_may_train_its_adapters_otherwise():
     ]
 
 
+def test_a_slow_ranker_is_trained_first_and_a_quick_one_with_settings_of_its_own_too():
+    systems = {"SASRec": {"ranker": "sasrec", "train": {"width": 32}}, "wide": {"ranker": "itemknn", "train": {"k": 500}}, "floor": {"ranker": "popularity"}}
+    graph = plan(systems, rankers={"minutes": 2}, seeds=[3, 4])
+    assert lines(graph, "train") == [
+        "train sports --ranker sasrec --set ranker.minutes=2 --set ranker.width=32 --set seed=3 --name sports-sasrec",
+        "train sports --ranker itemknn --set ranker.k=500 --set seed=3 --name sports-wide",
+        "train sports --ranker sasrec --set ranker.minutes=2 --set ranker.width=32 --set seed=4 --name sports-sasrec-seed4",
+        "train sports --ranker itemknn --set ranker.k=500 --set seed=4 --name sports-wide-seed4",
+    ]
+    assert "infer sports --ranker sports-sasrec-seed4 --name sports-sasrec-seed4" in lines(graph, "infer")
+    assert [line for line in lines(graph, "infer") if "popularity" in line] == ["infer sports --ranker popularity --name sports-floor"]
+
+
+def test_a_grid_over_what_rankers_are_set_to():
+    systems = {"sasrec": {"ranker": "sasrec"}, "floor": {"ranker": "popularity"}}
+    graph = plan(systems, rankers={"minutes": 2}, matrix={"rankers.dropout": [0.2, 0.5], "rankers.k": [1]})
+    assert lines(graph, "train") == [
+        "train sports --ranker sasrec --set ranker.minutes=2 --set ranker.dropout=0.2 --name sports-sasrec-dropout0.2",
+        "train sports --ranker sasrec --set ranker.minutes=2 --set ranker.dropout=0.5 --name sports-sasrec-dropout0.5",
+    ]
+    assert graph.counts()["infer"] == 3  # the floor once
+    assert lines(graph, "eval") == [f"eval sports-sasrec-dropout{rate} sports-floor --name x-sports-dropout{rate}" for rate in (0.2, 0.5)]
+
+
+def test_a_ranker_of_a_union_is_trained_once_for_all_targets():
+    graph = plan({"own": {"ranker": "sasrec"}, "all": {"ranker": "sasrec", "union": ["sports", "beauty"]}}, targets=["sports", "beauty"])
+    assert lines(graph, "train") == [
+        "train sports --ranker sasrec --name sports-own",
+        "train beauty_sports --ranker sasrec --name beauty_sports-all",
+        "train beauty --ranker sasrec --name beauty-own",
+    ]
+    assert [line for line in lines(graph, "infer") if "-all" in line] == [
+        "infer sports --ranker beauty_sports-all --name sports-all",
+        "infer beauty --ranker beauty_sports-all --name beauty-all",
+    ]
+    with pytest.raises(ConfigError, match="unknown domain 'shoes'"):
+        plan({"all": {"ranker": "sasrec", "union": ["sports", "shoes"]}})
+
+
 @pytest.mark.parametrize(
     "system",
     [
         {"merge": {"adapters": ["sports", "beauty"], "seeds": [1, 2]}},
         {"merge": {"adapters": ["sports"], "seeds": [1, 1]}},
         {"merge": {"target": "sports", "seeds": [1, 2]}},
-        {"ranker": "popularity", "train": {"steps": 3}},
+        {"fuse": ["a", "b"], "train": {"steps": 3}},
         {"adapter": "none", "train": {"steps": 3}},
     ],
 )

@@ -99,16 +99,16 @@ class Work:
 @torch.inference_mode()
 def alone(model: Qwen2ForCausalLM, question: Question) -> np.ndarray:
     """Score each prompt with one candidate as a sequence of its own: one user's sequences are a batch, for they are of nearly one length."""
-    prompts = torch.tensor([question.prompt]).expand(len(question.answers), -1)
-    hidden = model.get_decoder()(input_ids=torch.cat([prompts, _padded(question)], 1), use_cache=False).last_hidden_state
+    prompts = torch.tensor([question.prompt], device=model.device).expand(len(question.answers), -1)
+    hidden = model.get_decoder()(input_ids=torch.cat([prompts, _padded(question, model)], 1), use_cache=False).last_hidden_state
     return _logs_of_answers(model, hidden[:, len(question.prompt) - 1 :], question)
 
 
 @torch.inference_mode()
 def cached(model: Qwen2ForCausalLM, question: Question) -> np.ndarray:
     """Read the prompt once, keep its keys and values, and read all candidates as a batch behind them, as transformers' documentation reuses a prompt."""
-    first = model(input_ids=torch.tensor([question.prompt]), use_cache=True, logits_to_keep=1)
-    logits = model(input_ids=_padded(question), past_key_values=_repeated(first.past_key_values, question), use_cache=True).logits
+    first = model(input_ids=torch.tensor([question.prompt], device=model.device), use_cache=True, logits_to_keep=1)
+    logits = model(input_ids=_padded(question, model), past_key_values=_repeated(first.past_key_values, question), use_cache=True).logits
     before = first.logits[:, -1:].expand(len(question.answers), -1, -1)
     logs = torch.log_softmax(torch.cat([before, logits], 1), -1)
     return np.array([float(logs[i, range(len(a)), list(a)].double().sum()) for i, a in enumerate(question.answers)])
@@ -118,8 +118,8 @@ def cached(model: Qwen2ForCausalLM, question: Question) -> np.ndarray:
 def cached_with_our_output_layer(model: Qwen2ForCausalLM, question: Question) -> np.ndarray:
     """Do the same, but compute logits of the titles' own tokens only, block by block."""
     decoder = model.get_decoder()
-    first = decoder(input_ids=torch.tensor([question.prompt]), use_cache=True)
-    hidden = decoder(input_ids=_padded(question), past_key_values=_repeated(first.past_key_values, question), use_cache=True).last_hidden_state
+    first = decoder(input_ids=torch.tensor([question.prompt], device=model.device), use_cache=True)
+    hidden = decoder(input_ids=_padded(question, model), past_key_values=_repeated(first.past_key_values, question), use_cache=True).last_hidden_state
     before = first.last_hidden_state[:, -1:].expand(len(question.answers), -1, -1)
     return _logs_of_answers(model, torch.cat([before, hidden], 1), question)
 
@@ -129,15 +129,15 @@ def _repeated(cache: Any, question: Question) -> Any:
     return cache
 
 
-def _padded(question: Question) -> torch.Tensor:
+def _padded(question: Question, model: Qwen2ForCausalLM) -> torch.Tensor:
     longest = max(map(len, question.answers)) - 1
-    return torch.tensor([[*a[:-1], *[0] * (longest - len(a) + 1)] for a in question.answers])
+    return torch.tensor([[*a[:-1], *[0] * (longest - len(a) + 1)] for a in question.answers], device=model.device)
 
 
 def _logs_of_answers(model: Qwen2ForCausalLM, hidden: torch.Tensor, question: Question) -> np.ndarray:
     picked = torch.cat([hidden[i, : len(a)] for i, a in enumerate(question.answers)])
-    targets = torch.tensor([token for a in question.answers for token in a])
-    logs = token_logs(model, picked, torch.arange(len(picked)), targets).numpy()
+    targets = torch.tensor([token for a in question.answers for token in a], device=model.device)
+    logs = token_logs(model, picked, torch.arange(len(picked), device=model.device), targets).cpu().numpy()
     return np.add.reduceat(logs, np.cumsum([0, *map(len, question.answers[:-1])]))
 
 

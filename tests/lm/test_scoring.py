@@ -1,5 +1,7 @@
 """Packed scoring equals scoring every full sequence alone."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -158,3 +160,24 @@ def test_generating_goes_on_as_before_with_tree_attention() -> None:
 
 def test_no_questions_no_scores() -> None:
     assert Scorer(make("qwen2"), 0).score([]) == []
+
+
+@pytest.mark.parametrize("name", ["qwen2", "mistral, windowed"])
+def test_states_before_the_last_token_and_their_gradients(name: str) -> None:
+    if name == "qwen2":
+        model = make(name)
+    else:
+        torch.manual_seed(0)
+        model = MistralForCausalLM(MistralConfig(**SHAPE, sliding_window=8)).eval()
+    asked = [replace(q, answers=tuple((*a[:3], 5) for a in q.answers)) for q in questions(3)]
+    with torch.no_grad():
+        found = Scorer(model, pad_id=0).before_last(asked)
+        for question, states in zip(asked, found, strict=True):
+            for answer, state in list(zip(question.answers, states, strict=True))[:6]:
+                ids = torch.tensor([[*question.prompt, *answer[:-1]]])
+                torch.testing.assert_close(state, model.get_decoder()(input_ids=ids).last_hidden_state[0, -1], atol=1e-4, rtol=0)
+    taught = Scorer(model, pad_id=0).before_last(asked)
+    for states, same in zip(taught, found, strict=True):  # with gradients: in one padded batch
+        torch.testing.assert_close(states.detach(), same, atol=1e-4, rtol=0)
+    torch.cat(taught).sum().backward()
+    assert next(model.parameters()).grad is not None

@@ -34,7 +34,7 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return np.asarray([VECTORS[t] for t in titles], dtype=np.float32).reshape(-1, 2), 1
 
     monkeypatch.setattr(sentence_embeddings, "encode", encode)
-    monkeypatch.setattr(sentence_embeddings, "_folder", Path)
+    monkeypatch.setattr(sentence_embeddings, "model_folder", Path)
     return given
 
 

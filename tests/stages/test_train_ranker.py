@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from conftest import answer, refusal, write_domain_tables
 
-from recmerge.rankers import RANKERS
+from recmerge.rankers import RANKERS, ranker_sources
 from recmerge.runs import Workspace
 
 
@@ -91,3 +91,57 @@ def test_a_ranker_of_other_data_is_refused(built: Path, cli: Any) -> None:
     answer(cli, "infer", "sports@v001", "--ranker", "popularity")
     answer(cli, "train", "sports", "--ranker", "popularity")
     answer(cli, "infer", "sports", "--ranker", "popularity")
+
+
+def test_a_slow_ranker_is_trained_before_it_is_asked(built: Path, cli: Any, workspace: Workspace) -> None:
+    code, err = refusal(cli, "infer", "sports", "--ranker", "sasrec")
+    assert code == 4
+    assert "ranker 'sasrec' is not trained on 'sports'" in err
+    assert "recmerge train sports --ranker sasrec" in err
+    assert not (workspace.root / "runs").exists()
+    quick = ("--set", "ranker.epochs=1", "--set", "ranker.width=8")
+    made = answer(cli, "train", "sports", "--ranker", "sasrec", *quick)
+    assert made["facts"]["training"]["sports"]["epochs"] == 1
+    assert answer(cli, "train", "sports", "--ranker", "sasrec", *quick, "--device", "cpu")["already_done"]  # where it is computed is not what
+    asked = answer(cli, "infer", "sports", "--ranker", "sasrec")
+    again = answer(cli, "infer", "sports", "--ranker", "sports-sasrec@v001")  # the same by the name of its run
+    assert (again["name"], again["already_done"]) == (asked["name"], True)
+
+
+def test_the_shipped_settings_of_a_ranker_are_those_of_its_name(built: Path, cli: Any) -> None:
+    by_name = answer(cli, "train", "sports", "--ranker", "sasrec", "--dry-run")
+    by_config = answer(cli, "train", "sports", "--config", "sasrec", "--dry-run")
+    assert by_name["config"] == by_config["config"]
+    assert by_name["config"]["settings"]["negatives"] == 512  # as configs/train/sasrec.yaml has it, not the default
+
+
+def test_a_set_of_domains_teaches_one_ranker_that_knows_each(built: Path, cli: Any, workspace: Workspace, tmp_path: Path) -> None:
+    answer(cli, "data", "build", "beauty", "--config", write_domain_tables(tmp_path / "more", "beauty"))
+    answer(cli, "data", "mix", "beauty", "sports")
+    made = answer(cli, "train", "sports_beauty", "--ranker", "itemknn")
+    assert made["facts"]["domains"] == ["beauty", "sports"]
+    for domain in ("sports", "beauty"):
+        of_both = answer(cli, "infer", domain, "--ranker", made["name"])
+        alone = answer(cli, "infer", domain, "--ranker", "itemknn")
+        assert of_both["name"] != alone["name"]
+        kept, scored = ((Path(run["run_dir"]) / "rankings.parquet").read_bytes() for run in (of_both, alone))
+        assert kept == scored  # these learn domain by domain
+    answer(cli, "data", "build", "sports", "--config", built, "--set", "seed=7")
+    code, err = refusal(cli, "infer", "sports", "--ranker", made["name"])
+    assert code == 4
+    assert "trained on other data than build/sports@v002" in err
+
+
+def test_what_is_neither_a_ranker_nor_a_run_gets_the_nearest(built: Path, cli: Any) -> None:
+    code, err = refusal(cli, "infer", "sports", "--ranker", "itemkn")
+    assert code == 2
+    assert "did you mean 'itemknn'" in err
+
+
+def test_another_rankers_code_does_not_make_a_ranking_new() -> None:
+    assert "rankers/itemknn.py" in ranker_sources("itemknn")
+    assert "rankers/per_domain.py" in ranker_sources("itemknn")  # which it imports
+    assert "rankers/protocol.py" in ranker_sources("itemknn")  # which that imports
+    assert not {"rankers/ease.py", "rankers/sasrec.py"} & set(ranker_sources("itemknn"))
+    assert "rankers/sequential/training.py" in ranker_sources("sasrec")
+    assert {"lm/scoring.py", "data/prompts.py"} <= set(ranker_sources("tallrec"))

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from recmerge.rankers.sequential.purchases import COLD, Asked, Purchases
+from recmerge.rankers.sequential.purchases import COLD, Asked, Mixed, Purchases
 
 _NEAR = 64  # so many batches' rows are sorted by length together: short ones are not padded to the longest of the domain
 
@@ -37,14 +37,14 @@ class Rows:
     """Stretches of purchases to learn from; each is one row of a batch.
 
     Args:
-        purchases: A domain's.
+        purchases: A domain's, or several'.
         max_history: Purchases read at most.
         every_place: True: one row per buyer, the newest purchases, with a question at every place. False: one row for every purchase but
             a buyer's first, with the purchases before it and one question, the last.
         device: Where batches are made.
     """
 
-    def __init__(self, purchases: Purchases, max_history: int, *, every_place: bool, device: torch.device) -> None:
+    def __init__(self, purchases: Purchases | Mixed, max_history: int, *, every_place: bool, device: torch.device) -> None:
         self.every_place = every_place
         first, last = purchases.starts[:-1], purchases.starts[1:]
         buyers = np.arange(1, len(first) + 1)

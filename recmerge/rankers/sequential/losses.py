@@ -1,9 +1,12 @@
 """How an expectation is taught what was bought next."""
 
+import math
+
 import torch
 from torch.nn import functional
 
 from recmerge.lm.fused_loss import linear_cross_entropy
+from recmerge.rankers.sequential.batches import Batch
 from recmerge.rankers.sequential.purchases import COLD
 
 _TRIES = 3  # draws of a negative before one that was bought is given no weight
@@ -39,6 +42,45 @@ def full_softmax(expected: torch.Tensor, table: torch.Tensor, targets: torch.Ten
     return functional.cross_entropy(expected @ table.T, targets)
 
 
+def softmax_loss(expected: torch.Tensor, table: torch.Tensor, targets: torch.Tensor, n_negatives: int = 0) -> torch.Tensor:
+    """Return the mean cross-entropy over the catalogue, or an estimate of it from items drawn uniformly, the same for all questions.
+
+    A drawn item's share of the sum stands for I / n items; one that is the answer is left out.
+
+    Args:
+        expected: (N, D).
+        table: (I + 1, D); see `full_softmax`.
+        targets: (N,) numbers of items.
+        n_negatives: n; 0, or as many as there are items: the whole catalogue.
+
+    Returns:
+        A scalar, nats.
+    """
+    n_items = len(table) - 1
+    if not 0 < n_negatives < n_items:
+        return full_softmax(expected, table, targets)
+    drawn = torch.randint(n_items + 1, (n_negatives,), device=expected.device)
+    return drawn_softmax(expected, functional.embedding(targets, table), functional.embedding(drawn, table), drawn[None, :] == targets[:, None], n_items)
+
+
+def drawn_softmax(expected: torch.Tensor, right: torch.Tensor, wrong: torch.Tensor, is_answer: torch.Tensor, n_items: int) -> torch.Tensor:
+    """Return the mean cross-entropy as `softmax_loss` estimates it.
+
+    Args:
+        expected: (N, D).
+        right: (N, D) vectors of the answers.
+        wrong: (n, D) vectors of drawn items.
+        is_answer: (N, n) True where a drawn item is the answer.
+        n_items: I.
+
+    Returns:
+        A scalar, nats.
+    """
+    drawn = (expected @ wrong.T + math.log(n_items / len(wrong))).masked_fill(is_answer, -torch.inf)
+    scores = (expected * right).sum(-1)
+    return (torch.logaddexp(scores, drawn.logsumexp(1)) - scores).mean()
+
+
 def draw_negatives(n_items: int, n: int, history: torch.Tensor) -> torch.Tensor:
     """Draw items uniformly, as far as possible none that the row holds.
 
@@ -51,8 +93,11 @@ def draw_negatives(n_items: int, n: int, history: torch.Tensor) -> torch.Tensor:
         (B, T, n) numbers; the cold item where every draw had been bought.
     """
     drawn = torch.randint(1, n_items + 1, (*history.shape, n), device=history.device)
+    held = history.sort(1).values
     for last in range(_TRIES):
-        taken = (drawn[..., None] == history[:, None, None, :]).any(-1)
+        flat = drawn.flatten(1)
+        places = torch.searchsorted(held, flat).clamp(max=held.shape[1] - 1)
+        taken = (held.gather(1, places) == flat).view_as(drawn)
         if not taken.any():
             return drawn
         again = torch.randint(1, n_items + 1, drawn.shape, device=history.device)
@@ -73,7 +118,24 @@ def binary_cross_entropy(right: torch.Tensor, wrong: torch.Tensor) -> torch.Tens
     return functional.softplus(-right).mean() + functional.softplus(wrong).mean()
 
 
-def info_nce(left: torch.Tensor, right: torch.Tensor, temperature: float, same: torch.Tensor | None = None) -> torch.Tensor:
+def pair_loss(expected: torch.Tensor, table: torch.Tensor, batch: Batch) -> torch.Tensor:
+    """Return the binary cross-entropy of what was bought and, for each question, of one item that the row does not hold.
+
+    Args:
+        expected: (B, T, D).
+        table: (I + 1, D).
+        batch: Of B rows.
+
+    Returns:
+        A scalar.
+    """
+    asked = batch.targets > COLD
+    drawn = draw_negatives(len(table) - 1, 1, batch.whole())[:, 1:, 0]
+    scores = [(expected[asked] * table[numbers[asked]]).sum(-1) for numbers in (batch.targets, drawn)]
+    return binary_cross_entropy(*scores)
+
+
+def info_nce(left: torch.Tensor, right: torch.Tensor, temperature: float, same: torch.Tensor | None = None, wrong: torch.Tensor | None = None) -> torch.Tensor:
     """Return the mean in-batch contrastive loss: each row of `left` is to find its own among the rows of `right`.
 
     Args:
@@ -81,12 +143,16 @@ def info_nce(left: torch.Tensor, right: torch.Tensor, temperature: float, same: 
         right: (N, D).
         temperature: Cosines are divided by it.
         same: (N,) numbers; another row of the same number is no negative. None: every other row is one.
+        wrong: (N, D) one more negative for each row of `left` alone.
 
     Returns:
         A scalar.
     """
-    cosines = functional.normalize(left, dim=-1) @ functional.normalize(right, dim=-1).T / temperature
+    left = functional.normalize(left, dim=-1)
+    cosines = left @ functional.normalize(right, dim=-1).T / temperature
     if same is not None:
         twins = (same[:, None] == same[None, :]) & ~torch.eye(len(same), dtype=torch.bool, device=same.device)
         cosines = cosines.masked_fill(twins, -torch.inf)
+    if wrong is not None:
+        cosines = torch.cat([cosines, (left * functional.normalize(wrong, dim=-1)).sum(-1, keepdim=True) / temperature], 1)
     return functional.cross_entropy(cosines, torch.arange(len(left), device=left.device))

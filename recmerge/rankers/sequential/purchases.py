@@ -37,6 +37,23 @@ class Purchases:
 
 
 @dataclass(frozen=True)
+class Mixed:
+    """The training events of S domains side by side; buyers and items are numbered on from one to the next.
+
+    Args:
+        edges: (S + 1,) the first item of each domain, and one more than the last of all.
+        starts: (U + 1,) where each buyer's purchases start, and the end of the last.
+        bought: (N,) numbers of items, buyer by buyer, oldest first.
+        times: (N,) seconds since 1970; -1 where unknown.
+    """
+
+    edges: Numbers
+    starts: Numbers
+    bought: Numbers
+    times: Numbers
+
+
+@dataclass(frozen=True)
 class Asked:
     """B users' histories and what is asked of them.
 
@@ -114,3 +131,47 @@ def validation_questions(purchases: Purchases, n_users: int) -> Asked | None:
     """
     found = examples(purchases.domain, VALID, n_users)
     return read_questions(found, purchases.items, purchases.users) if found else None
+
+
+def mix(shops: Sequence[Purchases]) -> Mixed:
+    """Put domains side by side.
+
+    Args:
+        shops: S domains.
+
+    Returns:
+        The purchases of all, and where each domain's items begin.
+    """
+    edges = np.cumsum([1, *(len(shop.items) for shop in shops)])
+    starts = [np.zeros(1, dtype=np.int64)]
+    for shop in shops:
+        starts.append(shop.starts[1:] + starts[-1][-1])
+    bought = [shop.bought + edge - 1 for shop, edge in zip(shops, edges, strict=False)]
+    return Mixed(edges, np.concatenate(starts), np.concatenate(bought), np.concatenate([shop.times for shop in shops]))
+
+
+def mixed_questions(shops: Sequence[Purchases], n_users: int) -> Asked | None:
+    """Return what is asked of the first validation users of every domain, in the numbers of `mix`.
+
+    Args:
+        shops: S domains.
+        n_users: At most so many of each.
+
+    Returns:
+        The questions; None where no domain has validation users. Lists are cut to the length of the shortest, each with its target.
+    """
+    edges, parts = mix(shops).edges, []
+    for shop, edge in zip(shops, edges, strict=False):
+        found = validation_questions(shop, n_users)
+        if found is not None:
+            on = [np.where(numbers > COLD, numbers + edge - 1, COLD) for numbers in (found.bought, found.candidates, found.targets)]
+            parts.append(Asked(np.zeros_like(found.users), found.starts, *on))
+    if not parts:
+        return None
+    width = min(part.candidates.shape[1] for part in parts)
+    candidates = [np.take_along_axis(p.candidates, np.argsort(p.candidates != p.targets[:, None], axis=1, kind="stable")[:, :width], 1) for p in parts]
+    starts = [np.zeros(1, dtype=np.int64)]
+    for part in parts:
+        starts.append(part.starts[1:] + starts[-1][-1])
+    users, bought, targets = (np.concatenate([getattr(part, name) for part in parts]) for name in ("users", "bought", "targets"))
+    return Asked(users, np.concatenate(starts), bought, np.concatenate(candidates), targets)

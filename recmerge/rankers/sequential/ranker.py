@@ -41,11 +41,11 @@ class Fitted:
     model: SequentialModel
 
 
-class SequentialRanker(Ranker):
-    """A ranker whose scores are products of what a sequence encoder expects next with the vectors of items.
+class TaughtRanker(Ranker):
+    """A ranker around a torch model of each domain, which is taught by steps and kept as it ranked validation users best.
 
-    Domains are learnt one by one. Items outside the catalogue share one cold vector; users without a known purchase score 0
-    throughout. The purchases of the training events are learnt from; validation events decide when to stop, and nothing else.
+    Domains are learnt one by one. The purchases of the training events are learnt from; validation events decide when to stop, and
+    nothing else.
 
     Args:
         settings: None: the defaults.
@@ -106,7 +106,7 @@ class SequentialRanker(Ranker):
         """
         rows = Rows(purchases, self.settings.max_history, every_place=model.every_place, device=device_of(model))
         asked = validation_questions(purchases, self.settings.eval_users)
-        return train(model, rows, self.settings.schedule(), asked, seed=self.seed, **more)
+        return train(model, rows, self.settings.schedule(), asked, seed=self.seed, say=self.say, **more)
 
     def teach_together(self, shops: Sequence[Purchases]) -> dict[str, torch.Tensor]:
         """Train what all domains of a set share, before each is learnt by itself; for a ranker that `learns_together`.
@@ -118,6 +118,20 @@ class SequentialRanker(Ranker):
             Weights by their name in the model, put into every domain's model before it is trained; by default none.
         """
         return {}
+
+    def notes(self) -> dict[str, Any]:
+        """Return JSON-like values that `save` writes besides; by default none."""
+        return {}
+
+    def recall(self, card: Mapping[str, Any]) -> None:
+        """Check what `notes` wrote, before a model is built; by default nothing.
+
+        Args:
+            card: All that `save` wrote as JSON.
+
+        Raises:
+            ArtifactError: The models cannot be built here.
+        """
 
     def fit(self, training: Domain | TrainingSet) -> None:
         """Learn what the domains share, if anything, and then domain by domain."""
@@ -139,6 +153,59 @@ class SequentialRanker(Ranker):
         n_weights = sum(p.numel() for p in model.parameters() if p.requires_grad)
         self.facts.setdefault("training", {})[purchases.domain.name] = {**facts, "parameters_trained": n_weights, "device": device_of(model).type}
         return Fitted(purchases.items, purchases.users if self.knows_users else {}, sizes, model)
+
+    def save(self, folder: Path) -> None:
+        """Write ids, sizes and settings as JSON and weights as safetensors, a file for each domain."""
+        domains = {
+            name: {"items": list(fitted.items), "users": list(fitted.users), "sizes": fitted.sizes, "weights": _weights_file(place)}
+            for place, (name, fitted) in enumerate(sorted(self.fitted.items()))
+        }
+        known = {"seed": self.seed, "settings": self.settings.model_dump(mode="json", exclude={"device"}), "domains": domains}
+        write_card(folder, self.name, known | self.notes())
+        for name, told in domains.items():
+            save_file({key: t.contiguous().cpu() for key, t in self.fitted[name].model.state_dict().items()}, folder / str(told["weights"]))
+
+    def load(self, folder: Path) -> None:
+        """Read what `save` wrote; the device is the one that the settings name now.
+
+        Args:
+            folder: Where.
+
+        Raises:
+            ArtifactError: A file is missing, cannot be read, or does not fit the other.
+        """
+        card = read_card(folder, self.name)
+        fitted = {}
+        with loading(folder):
+            self.seed, self.settings = int(card["seed"]), self.settings_class.model_validate({**card["settings"], "device": self.settings.device})
+            domains = dict(card["domains"])
+        self.recall(card)
+        for name, told in domains.items():
+            path = folder / str(told["weights"])
+            with loading(path):
+                fitted[name] = self._loaded(path, told)
+        self.fitted = fitted
+
+    def _loaded(self, path: Path, told: Mapping[str, Any]) -> Fitted:
+        sizes = {key: int(value) for key, value in told["sizes"].items()}
+        with seeded(self.seed):
+            model = self.build(sizes)
+        try:
+            model.load_state_dict(load_file(path))
+        except RuntimeError as error:
+            raise ValueError(f"the weights do not fit the card: {error}".splitlines()[0]) from error
+        return Fitted(number(told["items"]), number(told["users"]), sizes, model.to(pick_device(self.settings.device)).eval())
+
+
+class SequentialRanker(TaughtRanker):
+    """A ranker whose scores are products of what a sequence encoder expects next with the vectors of items.
+
+    Items outside the catalogue share one cold vector; users without a known purchase score 0 throughout.
+
+    Args:
+        settings: None: the defaults.
+        seed: Of the first weights, dropout, negatives and the order of batches.
+    """
 
     @torch.inference_mode()
     def score(self, examples: Sequence[Example]) -> Scores:
@@ -168,46 +235,6 @@ class SequentialRanker(Ranker):
             for found, batch in history_batches(asked, self.settings.max_history, _ASKED_AT_ONCE, vectors.device):
                 scores[np.asarray(rows)[found]] = (fitted.model.users(batch).double() @ wanted.T).cpu().numpy()
         return scores
-
-    def save(self, folder: Path) -> None:
-        """Write ids, sizes and settings as JSON and weights as safetensors, a file for each domain."""
-        domains = {
-            name: {"items": list(fitted.items), "users": list(fitted.users), "sizes": fitted.sizes, "weights": _weights_file(place)}
-            for place, (name, fitted) in enumerate(sorted(self.fitted.items()))
-        }
-        write_card(folder, self.name, {"seed": self.seed, "settings": self.settings.model_dump(mode="json"), "domains": domains})
-        for name, told in domains.items():
-            save_file({key: t.contiguous().cpu() for key, t in self.fitted[name].model.state_dict().items()}, folder / str(told["weights"]))
-
-    def load(self, folder: Path) -> None:
-        """Read what `save` wrote; the device is the one that the settings name now.
-
-        Args:
-            folder: Where.
-
-        Raises:
-            ArtifactError: A file is missing, cannot be read, or does not fit the other.
-        """
-        card = read_card(folder, self.name)
-        fitted = {}
-        with loading(folder):
-            self.seed, self.settings = int(card["seed"]), self.settings_class(**card["settings"])
-            domains = dict(card["domains"])
-        for name, told in domains.items():
-            path = folder / str(told["weights"])
-            with loading(path):
-                fitted[name] = self._loaded(path, told)
-        self.fitted = fitted
-
-    def _loaded(self, path: Path, told: Mapping[str, Any]) -> Fitted:
-        sizes = {key: int(value) for key, value in told["sizes"].items()}
-        with seeded(self.seed):
-            model = self.build(sizes)
-        try:
-            model.load_state_dict(load_file(path))
-        except RuntimeError as error:
-            raise ValueError(f"the weights do not fit the card: {error}".splitlines()[0]) from error
-        return Fitted(number(told["items"]), number(told["users"]), sizes, model.to(pick_device(self.settings.device)).eval())
 
 
 class seeded:  # noqa: N801 - reads as what it does: `with seeded(7):`

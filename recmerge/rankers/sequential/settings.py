@@ -8,16 +8,17 @@ from recmerge.rankers.protocol import RankerSettings
 from recmerge.rankers.sequential.training import Schedule
 
 
-class SequentialSettings(RankerSettings):
-    """What all sequential models have in common."""
+class TaughtSettings(RankerSettings):
+    """What all models have in common that are taught by steps."""
 
-    width: int = Field(64, ge=1, description="of an item's vector")
     max_history: int = Field(50, ge=1, description="purchases read at most, the newest")
     dropout: float = Field(0.2, ge=0, lt=1)
     learning_rate: float = Field(1e-3, gt=0, description="of Adam")
     weight_decay: float = Field(0.0, ge=0)
     batch_size: int = Field(256, ge=1, description="rows of a step")
+    negatives: int = Field(0, ge=0, description="where a softmax is learnt from: items drawn anew for each step; 0: the whole catalogue")
     epochs: int = Field(200, ge=1, description="at most")
+    epoch_steps: int | None = Field(None, ge=1, description="steps of an epoch at most; null: as many as pass over every row")
     patience: int = Field(10, ge=1, description="evaluations in a row without a better NDCG@10 of validation users that end training")
     eval_every: int = Field(1, ge=1, description="epochs between evaluations")
     eval_users: int = Field(2000, ge=1, description="validation users that an evaluation asks")
@@ -29,8 +30,14 @@ class SequentialSettings(RankerSettings):
 
     def schedule(self, epochs: int | None = None) -> Schedule:
         """Return how long and how fast to train, with another number of epochs where one is given."""
-        same = ("batch_size", "learning_rate", "weight_decay", "patience", "eval_every", "minutes", "max_history")
+        same = ("batch_size", "learning_rate", "weight_decay", "patience", "eval_every", "minutes", "max_history", "epoch_steps")
         return Schedule(epochs=epochs or self.epochs, whole_catalogue=self.eval_items == "catalogue", **{key: getattr(self, key) for key in same})
+
+
+class SequentialSettings(TaughtSettings):
+    """What all models have in common whose items have vectors of a width of their own."""
+
+    width: int = Field(64, ge=1, description="of an item's vector")
 
 
 class TransformerSettings(SequentialSettings):

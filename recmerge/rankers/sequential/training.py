@@ -4,6 +4,8 @@ import copy
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -33,6 +35,7 @@ class Schedule:
         minutes: Of training and evaluating at most; None: no limit. With one, equal seeds give equal models on a machine of equal speed only.
         max_history: Purchases read at most.
         whole_catalogue: Validation users are asked for the whole catalogue, not for their stored candidates.
+        epoch_steps: Steps of an epoch at most, so that a slow model is evaluated before it has seen every row; None: every row once.
     """
 
     epochs: int
@@ -44,6 +47,7 @@ class Schedule:
     minutes: float | None
     max_history: int
     whole_catalogue: bool
+    epoch_steps: int | None = None
 
 
 @dataclass
@@ -79,6 +83,9 @@ def train(
     seed: int,
     loss: Callable[[Batch], torch.Tensor] | None = None,
     deadline: float | None = None,
+    judge: Callable[[Asked], float] | None = None,
+    before_epoch: Callable[[], None] = lambda: None,
+    say: Callable[[str], None] = lambda text: None,
 ) -> Outcome:
     """Train a model and leave it, in eval mode, as it ranked validation users best.
 
@@ -90,6 +97,9 @@ def train(
         seed: Of the order of batches; dropout and negatives draw from torch's own generator, which the caller seeds.
         loss: Of a batch; None: the model's own.
         deadline: On `time.monotonic`, where several stages share the minutes; None: those of the schedule from now.
+        judge: NDCG@10 of validation users; None: as `validation_ndcg` finds it.
+        before_epoch: Is called as each epoch begins.
+        say: Is told each evaluation.
 
     Returns:
         What happened.
@@ -100,16 +110,17 @@ def train(
     weights = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(weights, lr=schedule.learning_rate, weight_decay=schedule.weight_decay, fused=True)
     draw = np.random.default_rng(seed)
-    outcome, watch = Outcome(), _Watch(model, schedule, asked)
+    outcome, watch = Outcome(), _Watch(model, schedule, asked, judge)
     for epoch in range(1, schedule.epochs + 1):
         if not len(rows):
             break
         outcome.epochs = epoch
-        total = _epoch(model, rows.batches(schedule.batch_size, draw), loss or model.loss, optimizer, deadline)
+        before_epoch()
+        total = _epoch(model, islice(rows.batches(schedule.batch_size, draw), schedule.epoch_steps), loss or model.loss, optimizer, deadline)
         is_over = deadline is not None and time.monotonic() >= deadline
         watch.losses.append(total)
         if is_over or epoch % schedule.eval_every == 0 or epoch == schedule.epochs:
-            watch.evaluate(epoch, outcome)
+            say(watch.evaluate(epoch, outcome))
         if is_over or watch.n_worse >= schedule.patience:
             outcome.stopped_by = "minutes" if is_over else "patience"
             break
@@ -122,22 +133,26 @@ def train(
 class _Watch:
     """Keeps the model that ranked validation users best."""
 
-    def __init__(self, model: SequentialModel, schedule: Schedule, asked: Asked | None) -> None:
+    def __init__(self, model: SequentialModel, schedule: Schedule, asked: Asked | None, judge: Callable[[Asked], float] | None) -> None:
         self.model, self.schedule, self.asked = model, schedule, asked
+        self.judge = judge or partial(validation_ndcg, model, max_history=schedule.max_history, whole_catalogue=schedule.whole_catalogue)
         self.best, self.kept, self.n_worse = -1.0, None, 0
         self.losses: list[float] = []
 
-    def evaluate(self, epoch: int, outcome: Outcome) -> None:
-        """Rank the validation users, and note what came out."""
+    def evaluate(self, epoch: int, outcome: Outcome) -> str:
+        """Rank the validation users, note what came out, and say it."""
         reached = None
         if self.asked is not None:
-            reached = validation_ndcg(self.model, self.asked, self.schedule.max_history, whole_catalogue=self.schedule.whole_catalogue)
+            reached = self.judge(self.asked)
             if reached > self.best:
                 self.best, self.kept, self.n_worse, outcome.best_epoch = reached, copy.deepcopy(self.model.state_dict()), 0, epoch
             else:
                 self.n_worse += 1
-        outcome.curve.append({"epoch": epoch, "loss": float(np.mean(self.losses)), _METRIC: reached})
+        loss = float(np.mean(self.losses))
+        outcome.curve.append({"epoch": epoch, "loss": loss, _METRIC: reached})
         self.losses = []
+        told = "" if reached is None else f", NDCG@10 of validation users {reached:.4f}{'' if self.n_worse else ', the best'}"
+        return f"epoch {epoch}: loss {loss:.4f}{told}"
 
     def restore(self, outcome: Outcome) -> None:
         """Put the best model back; the last one where nobody was asked."""

@@ -139,9 +139,13 @@ class TransformerEncoder(SequenceEncoder):
 
     def forward(self, purchases: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
         """Return (B, T, D); what stands in places of padding means nothing."""
+        return self.look(purchases, known, causal=self.causal)
+
+    def look(self, purchases: torch.Tensor, known: torch.Tensor, *, causal: bool) -> torch.Tensor:
+        """Read as `forward` does, in one direction or in both whatever the encoder was made for."""
         vectors = purchases + self.positions[len(self.positions) - purchases.shape[1] :]
         vectors = self.dropout(vectors if self.norm_first else self.edge(vectors))
-        sees = visible_places(known, causal=self.causal)
+        sees = visible_places(known, causal=causal)
         for block in self.blocks:
             vectors = block(vectors, sees)
         return self.edge(vectors) if self.norm_first else vectors  # type: ignore[no-any-return]

@@ -1,0 +1,296 @@
+"""The ranker that reads purchases as the words of their attributes: RecFormer."""
+
+import copy
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, ClassVar
+
+import torch
+from pydantic import Field
+from torch import nn
+from torch.nn import functional
+
+from recmerge.lm.base import find, load_tokenizer
+from recmerge.lm.encoding import Encoder, PromptSettings
+from recmerge.rankers.sequential.batches import Batch
+from recmerge.rankers.sequential.losses import full_softmax, info_nce
+from recmerge.rankers.sequential.model import ItemRepresentation, SequenceEncoder, SequentialModel
+from recmerge.rankers.sequential.purchases import COLD, Purchases
+from recmerge.rankers.sequential.together import TogetherRanker, TogetherSettings
+from recmerge.rankers.sequential.training import Outcome
+from recmerge.rankers.sequential.transformer import Block
+from recmerge.rankers.sequential.words import VALUE, attribute_words, cut_somewhere, hide
+
+_TOKENS = 8192  # of items that are read in one pass
+
+
+class RecFormerSettings(TogetherSettings):
+    """What is read, by how large a transformer, and how it is taught."""
+
+    tokenizer: str = Field("nano", description="of the shipped base, of a model's folder or a Hugging Face id")
+    attribute_tokens: int = Field(16, ge=1, description="of a title, a brand or a category at most")
+    max_tokens: int = Field(256, ge=2, description="of a user's purchases at most; the newest come first")
+    max_history: int = Field(20, ge=1, description="purchases read at most, the newest")
+    window: int = Field(64, ge=2, description="words that a word sees, half of them before it and half behind; the first place sees all and is seen by all")
+    width: int = Field(128, ge=1, description="of a word's vector and of an item's")
+    heads: int = Field(4, ge=1, description="of each block; must divide the width")
+    inner: int = Field(512, ge=1, description="width inside the feed-forward layers")
+    dropout: float = Field(0.1, ge=0, lt=1)
+    temperature: float = Field(0.05, gt=0, description="cosines are divided by it")
+    masked: float = Field(0.15, ge=0, lt=1, description="share of words to be guessed in the first stage")
+    guessing: float = Field(0.1, ge=0, description="weight of that loss")
+    pretraining: float = Field(0.6, ge=0, lt=1, description="share of the epochs and minutes that all domains of a set, or the one, spend in the first stage")
+    first_stage: float = Field(0.7, gt=0, lt=1, description="share of a domain's own minutes in which items are read anew before each epoch, and not kept")
+    pretraining_rate: float = Field(1e-3, gt=0, description="learning rate of the first stage")
+    learning_rate: float = Field(2e-4, gt=0, description="of Adam, in the stages after it; the paper's 5e-5 is for weights that have read much")
+    batch_size: int = Field(32, ge=1, description="rows of a step")
+    epochs: int = Field(50, ge=1, description="at most, of each stage")
+    epoch_steps: int | None = Field(200, ge=1, description="steps of an epoch at most; null: as many as pass over every row")
+    patience: int = Field(5, ge=1, description="evaluations in a row without a better NDCG@10 of validation users that end a stage")
+    eval_users: int = Field(1000, ge=1, description="validation users that an evaluation asks")
+
+
+class WordItems(ItemRepresentation):
+    """The words of I items, and what the encoder made of each when it last read them.
+
+    Args:
+        n_items: I.
+        longest: W, words of an item at most.
+        width: D.
+    """
+
+    words: torch.Tensor
+    kinds: torch.Tensor
+    vectors: torch.Tensor
+
+    def __init__(self, n_items: int, longest: int, width: int) -> None:
+        super().__init__()
+        self.register_buffer("words", torch.full((n_items + 1, longest), -1, dtype=torch.int32))  # -1: no word
+        self.register_buffer("kinds", torch.zeros(n_items + 1, longest, dtype=torch.int8))
+        self.register_buffer("vectors", torch.zeros(n_items + 1, width))
+
+    def table(self) -> torch.Tensor:
+        """Return (I + 1, D)."""
+        return self.vectors
+
+
+class WordEncoder(SequenceEncoder):
+    """A transformer that reads words on both sides, with an extra first place for what they say together.
+
+    Args:
+        n_words: Of the vocabulary; one more stands for a hidden word.
+        settings: The ranker's.
+    """
+
+    def __init__(self, n_words: int, settings: RecFormerSettings) -> None:
+        super().__init__()
+        s = settings
+        self.words = nn.Embedding(n_words + 1, s.width)
+        self.kinds = nn.Embedding(3, s.width)
+        self.positions = nn.Embedding(s.max_tokens, s.width)
+        self.places = nn.Embedding(s.max_history + 1, s.width)
+        self.first = nn.Parameter(torch.empty(s.width))
+        self.edge = nn.LayerNorm(s.width)
+        self.dropout = nn.Dropout(s.dropout)
+        self.blocks = nn.ModuleList([Block(s.width, s.heads, s.inner, s.dropout) for _ in range(s.blocks)])
+        self.reach = s.window // 2
+        for weights in (self.first, *(part.weight for part in self.children() if isinstance(part, nn.Embedding))):
+            nn.init.normal_(weights, std=0.02)
+
+    def forward(self, purchases: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
+        """Return (B, T, D) of purchases that are a word each, as a recombination of models may have them; every place holds what all say together."""
+        places = known.flip(1).cumsum(1).clamp(max=len(self.places.weight) - 1)
+        return self.attend(purchases.flip(1) + self.kinds.weight[VALUE], known.flip(1), places)[:, :1].expand(-1, purchases.shape[1], -1)
+
+    def attend(self, vectors: torch.Tensor, known: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+        """Read words.
+
+        Args:
+            vectors: (B, L, D) of words and their kinds.
+            known: (B, L) False where there is no word.
+            places: (B, L) which purchase, the newest being 1, a word belongs to.
+
+        Returns:
+            (B, L + 1, D); what they say together comes first.
+        """
+        b, length = known.shape
+        vectors = vectors + self.positions.weight[1 : length + 1] + self.places(places)
+        first = (self.first + self.kinds.weight[0] + self.positions.weight[0] + self.places.weight[0]).expand(b, 1, -1)
+        vectors = self.dropout(self.edge(torch.cat([first, vectors], 1)))
+        at = torch.arange(length + 1, device=known.device)
+        near = ((at[:, None] - at).abs() <= self.reach) | (at == 0) | (at[:, None] == 0)
+        visible = near & functional.pad(known, (1, 0), value=True)[:, None, None, :]
+        for block in self.blocks:
+            vectors = block(vectors, visible)
+        return vectors
+
+
+class RecFormerModel(SequentialModel):
+    """One transformer that reads a user's purchases, and an item by itself.
+
+    Args:
+        sizes: `n_items`, `longest` and `n_words`.
+        settings: The ranker's.
+    """
+
+    items: WordItems
+    encoder: WordEncoder
+
+    def __init__(self, sizes: Mapping[str, int], settings: RecFormerSettings) -> None:
+        super().__init__(WordItems(sizes["n_items"], sizes["longest"], settings.width), WordEncoder(sizes["n_words"], settings))
+        self.settings = settings
+        self.guess = nn.Sequential(nn.Linear(settings.width, settings.width), nn.GELU(), nn.LayerNorm(settings.width))
+
+    def lay_out(self, items: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Put the words of purchases side by side, the newest purchase first.
+
+        Args:
+            items: (B, T) numbers, the newest last; 0 wherever there is none.
+
+        Returns:
+            (B, L) words, -1 at the ends; their kinds; and of which purchase they are, the newest being 1.
+        """
+        newest = items.flip(1)
+        words = self.items.words[newest]
+        places = (newest > COLD).cumsum(1)[..., None].expand_as(words).flatten(1)
+        flat, kinds = words.flatten(1), self.items.kinds[newest].flatten(1)
+        longest = min(max(int((flat >= 0).sum(1).max()), 1), self.settings.max_tokens - 1)
+        order = torch.argsort((flat < 0).int(), dim=1, stable=True)[:, :longest]
+        return flat.gather(1, order).long(), kinds.gather(1, order).long(), places.gather(1, order)
+
+    def read_words(self, words: torch.Tensor, kinds: torch.Tensor, places: torch.Tensor, shown: torch.Tensor | None = None) -> torch.Tensor:
+        """Return (B, L + 1, D); see `lay_out`, and what is shown in place of the words where that is given."""
+        encoder = self.encoder
+        vectors = encoder.words((words if shown is None else shown).clamp(min=0)) + encoder.kinds(kinds)
+        return encoder.attend(vectors, words >= 0, places)
+
+    def expectations(self, batch: Batch) -> torch.Tensor:
+        """Return (B, 1, D) of length 1: what all purchases say together."""
+        return functional.normalize(self.read_words(*self.lay_out(batch.items))[:, :1], dim=-1)
+
+    def scored(self) -> torch.Tensor:
+        """Return (I + 1, D) of length 1."""
+        return functional.normalize(self.items.table(), dim=-1)
+
+    @torch.no_grad()
+    def refresh(self) -> None:
+        """Read all items as the encoder reads them now; the cold one has no words."""
+        was_training = self.training
+        self.eval()
+        items = self.items
+        distinct, same = torch.unique(torch.cat([items.words, items.kinds.int()], 1), dim=0, return_inverse=True)  # equal items get equal vectors to the bit
+        words, kinds = (part.long() for part in distinct.chunk(2, 1))
+        lengths = (words >= 0).sum(1)
+        read = torch.empty(len(distinct), items.vectors.shape[1], device=words.device)
+        for part in torch.argsort(lengths, stable=True).split(max(1, _TOKENS // words.shape[1])):
+            longest = max(int(lengths[part].max()), 1)
+            cut = words[part, :longest]
+            read[part] = self.read_words(cut, kinds[part, :longest], (cut >= 0).long())[:, 0]
+        items.vectors.copy_(read[same])
+        self.train(was_training)
+
+    def loss(self, batch: Batch) -> torch.Tensor:
+        """Return the mean cross-entropy over the catalogue, of one purchase of each row, against items as they were last read."""
+        items, targets = cut_somewhere(batch)
+        said = self.expectations(replace(batch, items=items))[:, 0]
+        return full_softmax(said / self.settings.temperature, self.scored(), targets)
+
+    def transfer_loss(self, batch: Batch) -> torch.Tensor:
+        """Return the loss of the first stage: each row is to find its next purchase among those of the others, and words that are hidden."""
+        s = self.settings
+        items, targets = cut_somewhere(batch)
+        words, kinds, places = self.lay_out(items)
+        hidden = (words >= 0) & (torch.rand(words.shape, device=words.device) < s.masked)
+        states = self.read_words(words, kinds, places, hide(words, hidden, len(self.encoder.words.weight) - 1))
+        found = self.read_words(*self.lay_out(targets[:, None]))[:, 0]
+        loss = info_nce(states[:, 0], found, s.temperature, same=targets)
+        if hidden.any():
+            logits = self.guess(states[:, 1:][hidden]) @ self.encoder.words.weight[:-1].T
+            loss = loss + s.guessing * functional.cross_entropy(logits, words[hidden])
+        return loss
+
+
+class RecFormerRanker(TogetherRanker):
+    """Scores an item by the cosine of what a transformer makes of its title, brand and category with what it makes of those of the purchases.
+
+    It is taught in three stages: on all domains together to find each next item among others and to guess hidden words; then each domain to
+    find the next item in the catalogue, whose items are read anew before each epoch; then the same with the items as they were at the best.
+
+    Source: J. Li, M. Wang, J. Li, J. Fu, X. Shen, J. Shang and J. McAuley, Text Is All You Need: Learning Language Representations for Sequential
+    Recommendation, KDD 2023.
+    Departures: the transformer is small and begins with drawn weights, not Longformer's; its window is a mask. One domain alone has the
+    first stage too. There purchases are read once, with words hidden, for both losses. An epoch asks one purchase of each row, drawn anew.
+
+    Args:
+        settings: None: the defaults.
+        seed: Of the first weights, dropout, hidden words and the order of batches.
+    """
+
+    name: ClassVar[str] = "recformer"
+    settings_class = RecFormerSettings
+    settings: RecFormerSettings
+    own = ("items.",)
+    needs_several = False
+
+    read: dict[str, tuple[torch.Tensor, torch.Tensor]]  # words and kinds of each domain's items, between the beginning of a fit and its domain's turn
+    n_words: int
+
+    def prepare(self, shops: Sequence[Purchases]) -> None:
+        """Turn the items of all domains into words."""
+        encoder = Encoder(load_tokenizer(find(self.settings.tokenizer)), PromptSettings(max_title_tokens=self.settings.attribute_tokens))
+        self.n_words = len(encoder.tokenizer)
+        self.read = {shop.domain.name: attribute_words(encoder, shop) for shop in shops}
+
+    def build(self, sizes: Mapping[str, int]) -> RecFormerModel:
+        """Make an untrained model."""
+        return RecFormerModel(sizes, self.settings)
+
+    def measure(self, purchases: Purchases) -> dict[str, int]:
+        """Return the number of items, the words of the longest, and those of the vocabulary."""
+        return {"n_items": len(purchases.items), "longest": self.read[purchases.domain.name][0].shape[1], "n_words": self.n_words}
+
+    def furnish(self, model: SequentialModel, purchases: Purchases) -> None:
+        """Give the model the items' words."""
+        assert isinstance(model, RecFormerModel)
+        words, kinds = self.read[purchases.domain.name]
+        model.items.words.copy_(words)
+        model.items.kinds.copy_(kinds)
+
+    def united_model(self, shops: Sequence[Purchases]) -> RecFormerModel:
+        """Make the untrained model of all domains."""
+        parts = [self.read[shop.domain.name] for shop in shops]
+        longest = max(words.shape[1] for words, _ in parts)
+        model = self.build({"n_items": sum(len(shop.items) for shop in shops), "longest": longest, "n_words": self.n_words})
+        at = 1
+        for words, kinds in parts:
+            rows = slice(at, at + len(words) - 1)
+            model.items.words[rows, : words.shape[1]] = words[1:]
+            model.items.kinds[rows, : words.shape[1]] = kinds[1:]
+            at = rows.stop
+        return model
+
+    def united_rate(self) -> float:
+        """Return the learning rate of the first stage, which begins with drawn weights."""
+        return self.settings.pretraining_rate
+
+    def united_loss(self, model: RecFormerModel) -> Any:
+        """Return the model's own loss of the first stage."""
+        return model.transfer_loss
+
+    def teach(self, model: SequentialModel, purchases: Purchases) -> dict[str, Any]:
+        """Train a domain's model with items read anew before each epoch, and then with those of the best."""
+        assert isinstance(model, RecFormerModel)
+        end, now = self.end_of_stage(), time.monotonic()
+        first = self.refined(model, purchases, end if end is None else now + self.settings.first_stage * (end - now), before_epoch=model.refresh)
+        if not first.epochs:
+            model.refresh()
+        kept = copy.deepcopy(model.state_dict())
+        second = self.refined(model, purchases, end)
+        if _best(second) < _best(first):
+            model.load_state_dict(kept)
+        return {**second.facts(), "first_stage": first.facts()}
+
+
+def _best(outcome: Outcome) -> float:
+    return max((e["ndcg@10"] for e in outcome.curve if e["ndcg@10"] is not None), default=0.0)

