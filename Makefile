@@ -7,7 +7,7 @@ CODE   := recmerge tests
 # Two test processes, each with one thread, so that torch's threads do not fight for the cores.
 PYTEST := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false $(BIN)/python -m pytest
 
-# What `experiment` and `floors` run, on what, and where their figures are kept. DATA is a folder of tables, DOMAIN/interactions.csv.gz and DOMAIN/items.csv.gz;
+# What `experiment`, `floors` and `rankers` run, on what, and where their figures are kept. DATA is a folder of tables, DOMAIN/interactions.csv.gz and DOMAIN/items.csv.gz;
 # without it the official files of DOMAINS are fetched. SMALL=1 tries it all out with few steps and users.
 EXPERIMENTS := amazon_patience amazon_targets amazon_all_users amazon_seeds small_shop
 DOMAINS     := sports,beauty,toys
@@ -16,11 +16,11 @@ JOBS        ?= 2
 SMALL       ?=
 TABLES      := --set data.config=table --set 'data.set.interactions=$(abspath $(DATA))/{domain}/interactions.csv.gz' \
                --set 'data.set.items=$(abspath $(DATA))/{domain}/items.csv.gz'
-FEW         := --set infer.set.users=200 --set train.set.steps=20 --set train.set.eval_every=10 --set train.set.eval_buyers=50
+FEW         := --set infer.set.users=200 --set train.set.steps=20 --set train.set.eval_every=10 --set train.set.eval_buyers=50 --set rankers.minutes=0.05
 KEEP        := $(if $(SMALL),experiment-small/published,runs/published)
 PLACE       := $(if $(SMALL),experiment-small,.)
 
-.PHONY: help setup demo test lint format bench experiment floors experiment-data clean
+.PHONY: help setup demo test lint format bench experiment floors rankers experiment-data clean
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
 
@@ -59,6 +59,8 @@ experiment: setup $(EXPERIMENTS:%=experiment-%)  ## the tables on whole Amazon d
 
 floors: DOMAINS := sports,beauty,toys,clothing,food
 floors: experiment-floors  ## the table of what is free, on five whole Amazon domains: make floors DATA=FOLDER
+
+rankers: experiment-tuning experiment-rankers  ## the table of all trained rankers, and how they were set, in hours: make rankers DATA=FOLDER
 
 experiment-data: setup
 	$(if $(DATA),,$(BIN)/recmerge data fetch amazon2014 --domains $(DOMAINS) --workspace $(PLACE))

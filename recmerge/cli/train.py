@@ -57,9 +57,13 @@ def train(
     if done is None:
         return None
     name = done.manifest.name
-    target = min(job.data.manifest.facts.get("domains", [data]), key=lambda domain: (not data.startswith(domain), domain))  # the one named first
-    common.finish(done, f"recmerge infer {target} --adapter {name}")
+    common.finish(done, f"recmerge infer {_named_first(done, data)} --adapter {name}")
     return None
+
+
+def _named_first(done: "Done", data: str) -> str:
+    """Return the domain that the name of the data begins with."""
+    return min(done.manifest.facts.get("domains", [data]), key=lambda domain: (not data.startswith(domain), domain))
 
 
 def _config_base(common: Common) -> str:
@@ -103,5 +107,7 @@ def _train_ranker(common: Common, config: "TrainConfig", data: str) -> None:
     if common.dry_run:
         return common.preview([plan])
     done = execute(plan, partial(run_train_ranker, config), common.workspace, common.reporter, again=common.again)
-    common.finish(done, f"recmerge infer {done.manifest.facts['domains'][0]} --ranker {plan.spec.config['ranker']}")
+    target, ranker = _named_first(done, data), plan.spec.config["ranker"]
+    known_as = ranker if done.manifest.name == f"{target}-{ranker}" else done.manifest.name
+    common.finish(done, f"recmerge infer {target} --ranker {known_as}")
     return None

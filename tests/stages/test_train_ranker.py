@@ -118,6 +118,8 @@ def test_the_shipped_settings_of_a_ranker_are_those_of_its_name(built: Path, cli
 def test_a_set_of_domains_teaches_one_ranker_that_knows_each(built: Path, cli: Any, workspace: Workspace, tmp_path: Path) -> None:
     answer(cli, "data", "build", "beauty", "--config", write_domain_tables(tmp_path / "more", "beauty"))
     answer(cli, "data", "mix", "beauty", "sports")
+    _, _, told = cli("train", "sports_beauty", "--ranker", "itemknn")
+    assert "next: recmerge infer sports --ranker beauty_sports-itemknn" in told
     made = answer(cli, "train", "sports_beauty", "--ranker", "itemknn")
     assert made["facts"]["domains"] == ["beauty", "sports"]
     for domain in ("sports", "beauty"):
