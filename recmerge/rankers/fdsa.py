@@ -8,9 +8,7 @@ from torch import nn
 
 from recmerge.rankers.sasrec import SasRecSettings
 from recmerge.rankers.sequential.attributes import Attributes, attribute_table, table_sizes
-from recmerge.rankers.sequential.batches import Batch
-from recmerge.rankers.sequential.losses import at_questions, pair_loss, softmax_loss
-from recmerge.rankers.sequential.model import IdItems, SequenceEncoder, SequentialModel
+from recmerge.rankers.sequential.model import IdItems, NextItemModel, SequenceEncoder
 from recmerge.rankers.sequential.purchases import Purchases
 from recmerge.rankers.sequential.ranker import SequentialRanker
 from recmerge.rankers.sequential.transformer import TransformerEncoder
@@ -60,7 +58,7 @@ class TwoStreams(SequenceEncoder):
         return self.join(torch.cat(found, -1))  # type: ignore[no-any-return]
 
 
-class FdsaModel(SequentialModel):
+class FdsaModel(NextItemModel):
     """Items and attributes in, an item out.
 
     Args:
@@ -71,16 +69,8 @@ class FdsaModel(SequentialModel):
     items: ItemsWithAttributes
 
     def __init__(self, sizes: Mapping[str, int], settings: SasRecSettings) -> None:
-        super().__init__(ItemsWithAttributes(sizes, settings.width), TwoStreams(settings))
-        self.by_pairs = settings.loss == "bce"
-        self.negatives = settings.negatives
-
-    def loss(self, batch: Batch) -> torch.Tensor:
-        """Return the mean loss over the places of all sequences."""
-        if self.by_pairs:
-            return pair_loss(self.expectations(batch), self.scored(), batch)
-        expected, targets = at_questions(self.expectations(batch), batch.targets)
-        return softmax_loss(expected, self.scored(), targets, self.negatives)
+        s = settings
+        super().__init__(ItemsWithAttributes(sizes, s.width), TwoStreams(s), by_pairs=s.loss == "bce", negatives=s.negatives)
 
 
 class FdsaRanker(SequentialRanker):
@@ -112,7 +102,7 @@ class FdsaRanker(SequentialRanker):
         """Make an untrained model."""
         return FdsaModel(sizes, self.settings)
 
-    def furnish(self, model: SequentialModel, purchases: Purchases) -> None:
+    def furnish(self, model: NextItemModel, purchases: Purchases) -> None:
         """Tell the model which attributes the items have."""
         assert isinstance(model, FdsaModel)
         model.items.attributes.furnish(attribute_table(purchases.domain))

@@ -7,9 +7,7 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from recmerge.rankers.sequential.batches import Batch
-from recmerge.rankers.sequential.losses import at_questions, pair_loss, softmax_loss
-from recmerge.rankers.sequential.model import IdItems, SequenceEncoder, SequentialModel
+from recmerge.rankers.sequential.model import IdItems, NextItemModel, SequenceEncoder
 from recmerge.rankers.sequential.ranker import SequentialRanker
 from recmerge.rankers.sequential.settings import SequentialSettings
 from recmerge.rankers.sequential.transformer import FeedForward
@@ -84,7 +82,7 @@ class FilterEncoder(SequenceEncoder):
         return vectors
 
 
-class FmlpRecModel(SequentialModel):
+class FmlpRecModel(NextItemModel):
     """Filters over item embeddings.
 
     Args:
@@ -96,16 +94,8 @@ class FmlpRecModel(SequentialModel):
 
     def __init__(self, n_items: int, settings: FmlpRecSettings) -> None:
         s = settings
-        super().__init__(IdItems(n_items, s.width), FilterEncoder(s.width, s.blocks, s.inner, s.dropout, s.max_history))
-        self.by_pairs = s.loss == "bce"
-        self.negatives = s.negatives
-
-    def loss(self, batch: Batch) -> torch.Tensor:
-        """Return the mean loss over the last places."""
-        if self.by_pairs:
-            return pair_loss(self.expectations(batch), self.scored(), batch)
-        expected, targets = at_questions(self.expectations(batch), batch.targets)
-        return softmax_loss(expected, self.scored(), targets, self.negatives)
+        encoder = FilterEncoder(s.width, s.blocks, s.inner, s.dropout, s.max_history)
+        super().__init__(IdItems(n_items, s.width), encoder, by_pairs=s.loss == "bce", negatives=s.negatives)
 
 
 class FmlpRecRanker(SequentialRanker):

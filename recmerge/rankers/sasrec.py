@@ -3,12 +3,9 @@
 from collections.abc import Mapping
 from typing import ClassVar, Literal
 
-import torch
 from pydantic import Field
 
-from recmerge.rankers.sequential.batches import Batch
-from recmerge.rankers.sequential.losses import at_questions, pair_loss, softmax_loss
-from recmerge.rankers.sequential.model import IdItems, SequentialModel
+from recmerge.rankers.sequential.model import IdItems, NextItemModel
 from recmerge.rankers.sequential.ranker import SequentialRanker
 from recmerge.rankers.sequential.settings import TransformerSettings
 from recmerge.rankers.sequential.transformer import TransformerEncoder
@@ -21,7 +18,7 @@ class SasRecSettings(TransformerSettings):
     loss: Literal["softmax", "bce"] = Field("softmax", description="cross-entropy over the catalogue, or the paper's binary one with one negative a place")
 
 
-class SasRecModel(SequentialModel):
+class SasRecModel(NextItemModel):
     """A causal transformer over item embeddings.
 
     Args:
@@ -32,16 +29,7 @@ class SasRecModel(SequentialModel):
     def __init__(self, n_items: int, settings: SasRecSettings) -> None:
         s = settings
         encoder = TransformerEncoder(s.width, s.blocks, s.heads, s.inner, s.dropout, s.max_history)
-        super().__init__(IdItems(n_items, s.width), encoder)
-        self.by_pairs = s.loss == "bce"
-        self.negatives = s.negatives
-
-    def loss(self, batch: Batch) -> torch.Tensor:
-        """Return the mean loss over the places of all sequences."""
-        if self.by_pairs:
-            return pair_loss(self.expectations(batch), self.scored(), batch)
-        expected, targets = at_questions(self.expectations(batch), batch.targets)
-        return softmax_loss(expected, self.scored(), targets, self.negatives)
+        super().__init__(IdItems(n_items, s.width), encoder, by_pairs=s.loss == "bce", negatives=s.negatives)
 
 
 class SasRecRanker(SequentialRanker):

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from recmerge.rankers.sequential.batches import Batch
+from recmerge.rankers.sequential.losses import at_questions, pair_loss, softmax_loss
 from recmerge.rankers.sequential.purchases import COLD
 
 
@@ -96,3 +97,26 @@ class SequentialModel(nn.Module, ABC):
     @abstractmethod
     def loss(self, batch: Batch) -> torch.Tensor:
         """Return a scalar to go down; a mean over questions, so that it does not grow with the batch."""
+
+
+class NextItemModel(SequentialModel):
+    """A model that learns each next purchase by a softmax, or by pairs of it and one negative.
+
+    Args:
+        items: The representation.
+        encoder: The encoder.
+        by_pairs: Learn by pairs.
+        negatives: Of the softmax; see `softmax_loss`.
+    """
+
+    def __init__(self, items: ItemRepresentation, encoder: SequenceEncoder, *, by_pairs: bool, negatives: int) -> None:
+        super().__init__(items, encoder)
+        self.by_pairs = by_pairs
+        self.negatives = negatives
+
+    def loss(self, batch: Batch) -> torch.Tensor:
+        """Return the mean loss over the questions."""
+        if self.by_pairs:
+            return pair_loss(self.expectations(batch), self.scored(), batch)
+        expected, targets = at_questions(self.expectations(batch), batch.targets)
+        return softmax_loss(expected, self.scored(), targets, self.negatives)

@@ -1,7 +1,7 @@
 """A ranker around a sequential model: fit, score, save and load."""
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -13,11 +13,11 @@ from safetensors.torch import load_file, save_file
 from recmerge.data.dataset import Domain, Example
 from recmerge.data.training_set import TrainingSet
 from recmerge.lm.device import pick_device
-from recmerge.rankers.per_domain import Places
+from recmerge.rankers.per_domain import Numbers, Places
 from recmerge.rankers.protocol import Ranker, RankerSettings, Scores, empty_scores, loading, read_card, training_domains, write_card
 from recmerge.rankers.sequential.batches import Rows, history_batches
 from recmerge.rankers.sequential.model import SequentialModel
-from recmerge.rankers.sequential.purchases import Purchases, number, numbers_of, read_purchases, read_questions, validation_questions
+from recmerge.rankers.sequential.purchases import Asked, Purchases, number, numbers_of, read_purchases, read_questions, validation_questions
 from recmerge.rankers.sequential.settings import SequentialSettings
 from recmerge.rankers.sequential.training import Outcome, train
 
@@ -211,30 +211,29 @@ class SequentialRanker(TaughtRanker):
     def score(self, examples: Sequence[Example]) -> Scores:
         """Return (B, C) scores; domains that were not learnt score 0."""
         scores = empty_scores(examples)
-        for name, fitted in self.fitted.items():
-            rows = [row for row, example in enumerate(examples) if example.domain == name]
-            if not rows:
-                continue
-            asked = read_questions([examples[row] for row in rows], fitted.items, fitted.users)
-            vectors = fitted.model.scored().double()
+        for fitted, rows, asked, vectors in self._by_domain(examples):
             for found, batch in history_batches(asked, self.settings.max_history, _ASKED_AT_ONCE, vectors.device):
                 users = fitted.model.users(batch).double()
                 candidates = torch.from_numpy(asked.candidates[found]).to(vectors.device)
-                scores[np.asarray(rows)[found]] = (users[:, None, :] * vectors[candidates]).sum(-1).cpu().numpy()  # not BLAS: equal items must tie
+                scores[rows[found]] = (users[:, None, :] * vectors[candidates]).sum(-1).cpu().numpy()  # not BLAS: equal items must tie
         return scores
 
     @torch.inference_mode()
     def score_all(self, examples: Sequence[Example], items: Sequence[str]) -> Scores:
         """Return (B, I) scores of the same I items for each of B users, as `score` gives them."""
         scores = np.zeros((len(examples), len(items)))
-        for name, fitted in self.fitted.items():
-            rows = [row for row, example in enumerate(examples) if example.domain == name]
-            asked = read_questions([examples[row] for row in rows], fitted.items, fitted.users)
-            vectors = fitted.model.scored().double()
+        for fitted, rows, asked, vectors in self._by_domain(examples):
             wanted = vectors[torch.from_numpy(numbers_of(fitted.items, items)).to(vectors.device)]
             for found, batch in history_batches(asked, self.settings.max_history, _ASKED_AT_ONCE, vectors.device):
-                scores[np.asarray(rows)[found]] = (fitted.model.users(batch).double() @ wanted.T).cpu().numpy()
+                scores[rows[found]] = (fitted.model.users(batch).double() @ wanted.T).cpu().numpy()
         return scores
+
+    def _by_domain(self, examples: Sequence[Example]) -> Iterator[tuple[Fitted, Numbers, Asked, torch.Tensor]]:
+        """Yield of each learnt domain that is asked about what is known of it, its rows of the examples, their questions, and the items' vectors."""
+        for name, fitted in self.fitted.items():
+            rows = np.asarray([row for row, example in enumerate(examples) if example.domain == name], dtype=np.int64)
+            if len(rows):
+                yield fitted, rows, read_questions([examples[row] for row in rows], fitted.items, fitted.users), fitted.model.scored().double()
 
 
 class seeded:  # noqa: N801 - reads as what it does: `with seeded(7):`
