@@ -104,7 +104,7 @@ class Interrupted(RecmergeError):  # noqa: N818  (it is not the user's error)
 def printable(text: str) -> str:
     """Return `text` on one line, without control characters a terminal would obey."""
     flat = " ".join(text.split())
-    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in flat)
+    return flat if flat.isprintable() else "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in flat)
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:

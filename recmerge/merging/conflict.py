@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recmerge.merging.parts import LoraFactors, Matrix
-from recmerge.merging.tiles import gram, outer
+from recmerge.merging.tiles import outer
 
 _ALL = 2**17  # entries of a module up to which every one is looked at
 _SIDE = 96  # of the grid of rows and columns that is looked at in a larger module
@@ -53,7 +53,7 @@ def sign_conflict(factors: Sequence[LoraFactors]) -> SignConflict:
         vectors = np.stack([outer(f.scaling * f.B[block].astype(np.float64), a).ravel() for f, a in zip(factors, right, strict=True)])
         sizes, sides = np.abs(vectors), np.sign(vectors)
         for total, of in ((signs, sides), (both, np.abs(sides)), (sums, vectors), (mass, sizes)):
-            total += gram(of.T)
+            total += of @ of.T
     opposed = (both - signs) / 2
     with np.errstate(invalid="ignore", divide="ignore"):
         plain, weighted = opposed / both, np.clip((1 - sums / mass) / 2, 0, 1)

@@ -55,7 +55,8 @@ def round_factors(layout: AdapterLayout, module: str, meant: LowRank) -> Rounded
     for start in range(0, out, step):
         block = meant.rows(start, start + step)
         stored = b[start : start + step, :r]
-        stored[:] = layout.round(module, block)
+        with np.errstate(over="ignore"):
+            stored[:] = block if dtype == "F32" else layout.round(module, block)  # a copy fewer
         found = widen(stored, dtype)
         off = found - block
         left += gram(found if dtype == "F32" else block, quick=True)  # `gram` itself is no closer than float32

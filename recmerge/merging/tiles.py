@@ -1,14 +1,13 @@
-"""Matrix products in tiles so small that BLAS starts no threads, which on busy cores cost a hundred times the work."""
+"""Matrix products in tiles that stay in a core's cache, so that only a tile is ever widened to float64."""
 
-from math import isqrt
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-_WORK = 2**18  # multiplications from which on OpenBLAS starts threads
-_OWN_WORK = 400_000  # b (b + 1) n of (n, b) by its own transpose, half the work of other products: threads start at 440,000
-_GROUP = 16  # blocks that one call multiplies: their products stay in a core's cache
+_SIDE = 256  # of a tile of a large matrix
+_ROWS = 1024  # of a tall matrix that are multiplied at once
+_ENTRIES = 2**18  # of an outer product that are formed at once
 _LEAST_SQUARE = 1e-24  # a sum of squares so small may have lost some of them to float32's range
 
 Matrix = NDArray[np.float64]
@@ -24,11 +23,10 @@ def times(matrix: NDArray[np.floating[Any]], thin: Matrix) -> Matrix:
     Returns:
         (n, b).
     """
-    side = max(8, isqrt(_WORK // max(thin.shape[1], 1)))
     out = np.zeros((matrix.shape[0], thin.shape[1]))
-    for i in range(0, matrix.shape[0], side):
-        for j in range(0, matrix.shape[1], side):
-            out[i : i + side] += matrix[i : i + side, j : j + side].astype(np.float64, copy=False) @ thin[j : j + side]
+    for i in range(0, matrix.shape[0], _SIDE):
+        for j in range(0, matrix.shape[1], _SIDE):
+            out[i : i + _SIDE] += matrix[i : i + _SIDE, j : j + _SIDE].astype(np.float64, copy=False) @ thin[j : j + _SIDE]
     return out
 
 
@@ -37,12 +35,12 @@ def gram(tall: NDArray[np.floating[Any]], quick: bool = False) -> Matrix:
 
     Args:
         tall: (n, b), of any float type and memory order, with b small.
-        quick: Multiply within blocks of some hundred rows in float32, to about 1e-7 of |x| |y|, unless squares leave its range.
+        quick: Multiply blocks of a thousand rows in float32, to about 1e-7 of |x| |y|, unless there is only one or squares leave its range.
 
     Returns:
         (b, b).
     """
-    if quick:
+    if quick and len(tall) > _ROWS:
         with np.errstate(over="ignore", invalid="ignore"):
             found = _gram(tall, np.dtype(np.float32))
         if np.isfinite(found).all() and (np.diag(found) > _LEAST_SQUARE).all():
@@ -51,16 +49,10 @@ def gram(tall: NDArray[np.floating[Any]], quick: bool = False) -> Matrix:
 
 
 def _gram(tall: NDArray[np.floating[Any]], dtype: np.dtype[Any]) -> Matrix:
-    n, width = tall.shape
-    side = max(8, _OWN_WORK // max(width * (width + 1), 1))
-    whole = n // side * side
-    wide = tall.T.flags.c_contiguous  # then its long axis is cut the other way: a copy would cost as much as the products
-    blocks = tall.T[:, :whole].reshape(width, n // side, side).transpose(1, 2, 0) if wide else tall[:whole].reshape(n // side, side, width)
-    rest = tall[whole:].astype(np.float64, copy=False)
-    out: Matrix = rest.T @ rest
-    for i in range(0, len(blocks), _GROUP):
-        block = blocks[i : i + _GROUP].astype(dtype, copy=False)
-        out += np.matmul(block.transpose(0, 2, 1), block).sum(axis=0, dtype=np.float64)
+    out: Matrix = np.zeros((tall.shape[1], tall.shape[1]))
+    for i in range(0, tall.shape[0], _ROWS):
+        block = tall[i : i + _ROWS].astype(dtype, copy=False)
+        out += block.T @ block
     return out
 
 
@@ -74,7 +66,7 @@ def outer(left: NDArray[np.floating[Any]], right: NDArray[np.floating[Any]]) -> 
     Returns:
         (rows, m).
     """
-    side = max(8, _WORK // max(left.size, 1))
+    side = max(8, _ENTRIES // max(left.shape[0], 1))
     left = left.astype(np.float64, copy=False)
     out = np.empty((left.shape[0], right.shape[1]))
     for j in range(0, right.shape[1], side):
