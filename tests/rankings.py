@@ -11,13 +11,13 @@ from recmerge.runs import RunSpec, Workspace, open_run
 N_CANDIDATES = 6
 
 
-def rank(workspace: Workspace, name: str, split: str, *, weight: float, n_users: int = 60, seed: int = 0, **config: object) -> Path:
+def rank(workspace: Workspace, name: str, split: str, *, weight: float, n_users: int = 60, kept: int | None = None, seed: int = 0, **config: object) -> Path:
     """Rankings in which a system knows its share of what decides the purchase: the user buys where two hidden values sum highest."""
     rng = np.random.default_rng([len(split), n_users])
     hidden = rng.normal(size=(n_users, N_CANDIDATES, 2))
     target = hidden.sum(-1).argmax(1)
     scores = hidden @ np.array([weight, 1 - weight]) + 0.2 * np.random.default_rng([seed, len(name)]).normal(size=(n_users, N_CANDIDATES))
-    rows = [(f"u{u:03d}", f"i{c}", float(scores[u, c]), 1, c == target[u]) for u in range(n_users) for c in range(N_CANDIDATES)]
+    rows = [(f"u{u:03d}", f"i{c}", float(scores[u, c]), 1, c == target[u]) for u in range(kept or n_users) for c in range(N_CANDIDATES)]
     schema = {"user_id": pl.String, "item_id": pl.String, "score": pl.Float64, "rank": pl.Int32, "is_target": pl.Boolean}
     frame = pl.DataFrame(rows, schema=schema, orient="row")
     settings = {"ranker": name.partition("-")[2], "adapter": None, "split": split, "users": n_users, "seed": 42} | config

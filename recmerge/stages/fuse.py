@@ -20,6 +20,7 @@ from recmerge.runs.resolve import Found, list_runs, resolve
 from recmerge.runs.workspace import Workspace
 
 FUSED = "fused"
+NO_MODELS = "any language model"  # of "fused without ...", where there are several
 _WHO_IS_ASKED = frozenset({"split", "users", "seed"})  # a system's settings apart from these and from what changes no score are its own
 _NO_SCORE = frozenset({"device", "batch_size", "adapter", "base", "revision"})
 
@@ -143,18 +144,20 @@ def fuse(parts: Sequence[tuple[str, Found, Found]], like: Evaluated, model: Mode
         folder: Where to write: `run`, and the columns of an infer run's rankings.
 
     Returns:
-        The evaluated fusions: of all, under the key "fused", then "fused without KEY" for every language model where two
-        parts or more remain; and by key what was fitted.
+        The evaluated fusions: of all, under the key "fused", then "fused without KEY" for every language model, and without all
+        of several, where two parts or more remain; and by key what was fitted.
 
     Raises:
-        ArtifactError: The parts were not asked about the same users and candidates, or there are too few validation users.
+        ArtifactError: The parts were not asked about the same test users and candidates, or have too few validation users in common.
     """
     names = [name for name, _, _ in parts]
-    valid, test = _aligned({n: twin.path for n, _, twin in parts}), _aligned({n: found.path for n, found, _ in parts})
+    valid = _aligned(_of_common_users({n: _read(twin) for n, _, twin in parts}))
+    test = _aligned({n: _read(found) for n, found, _ in parts})
     if len(valid.target) < MIN_USERS:
         raise ArtifactError(f"fusion has {len(valid.target)} validation users, at least {MIN_USERS} are needed", fix="rank more with --set users=N")
     models = [name for name, found, _ in parts if not found.manifest.config.get("ranker")]
-    wholes = {FUSED: names} | {f"{FUSED} without {m}": [n for n in names if n != m] for m in models if len(names) > 2}
+    left_out = {m: {m} for m in models} | ({NO_MODELS: set(models)} if len(models) > 1 else {})
+    wholes = {FUSED: names} | {f"{FUSED} without {what}": [n for n in names if n not in gone] for what, gone in left_out.items() if len(names) > len(gone) + 1}
     results, fitted, rankings = [], {}, []
     for key, kept in wholes.items():
         columns = [names.index(n) for n in kept]
@@ -184,23 +187,28 @@ class _Ballots:
         )
 
 
-def _aligned(rankings: dict[str, Path]) -> _Ballots:
-    """Read rankings of the same users and candidates side by side."""
-    first, frame = "", pl.DataFrame()
-    columns: list[np.ndarray] = []
-    for name, path in rankings.items():
-        read = read_frame(path / RANKINGS_FILE).sort(USER_ID, ITEM_ID)
-        asked = read.select(USER_ID, ITEM_ID, IS_TARGET)
-        if not columns:
-            first, frame = name, asked
-        elif not asked.equals(frame):
-            raise ArtifactError(
-                f"'{name}' and '{first}' rank different users or candidates in {path.parent.name}", fix="rank both with the same data set, --split and --users"
-            )
-        columns.append(read[SCORE].cast(pl.Float64).fill_null(float("nan")).to_numpy())
-    sizes = frame.group_by(USER_ID).len()["len"].unique().sort().to_list()
+def _read(found: Found) -> pl.DataFrame:
+    return read_frame(found.path / RANKINGS_FILE).sort(USER_ID, ITEM_ID)
+
+
+def _of_common_users(rankings: dict[str, pl.DataFrame]) -> dict[str, pl.DataFrame]:
+    """Keep the users whom every ranker was asked about: a language model is costly to ask, and a fusion is fitted on few."""
+    for other in rankings.values():
+        rankings = {name: read.join(other.select(USER_ID).unique(), on=USER_ID, how="semi", maintain_order="left") for name, read in rankings.items()}
+    return rankings
+
+
+def _aligned(rankings: dict[str, pl.DataFrame]) -> _Ballots:
+    """Put rankings of the same users and candidates side by side."""
+    (first, read), *_ = rankings.items()
+    frame = read.select(USER_ID, ITEM_ID, IS_TARGET)
+    for name, other in rankings.items():
+        if not other.select(USER_ID, ITEM_ID, IS_TARGET).equals(frame):
+            raise ArtifactError(f"'{name}' and '{first}' rank different users or candidates", fix="rank both with the same data set, --split and --users")
+    columns = [read[SCORE].cast(pl.Float64).fill_null(float("nan")).to_numpy() for read in rankings.values()]
+    sizes = frame.group_by(USER_ID).len()["len"].unique().sort().to_list() or [0]
     if len(sizes) != 1:
         raise ArtifactError(f"users have {sizes[0]} to {sizes[-1]} candidates; fusion needs equally many", fix="build the data set with profile clean")
-    shape = (len(frame) // sizes[0], sizes[0])
-    target = frame[IS_TARGET].to_numpy().reshape(shape).argmax(1)
+    shape = (len(frame) // max(sizes[0], 1), sizes[0])
+    target = frame[IS_TARGET].to_numpy().reshape(shape).argmax(1) if len(frame) else np.zeros(0, np.int64)
     return _Ballots(frame, np.stack(columns, -1).reshape(*shape, -1), target)

@@ -100,6 +100,26 @@ def test_parts_that_were_asked_other_users(three: Workspace, cli: Cli) -> None:
     assert "rank different users or candidates" in err
 
 
+def test_a_fusion_is_fitted_on_the_validation_users_that_all_parts_were_asked_about(three: Workspace, cli: Cli) -> None:
+    rank(three, "sports-few", "valid", weight=0.5, kept=45)
+    rank(three, "sports-few", "test", weight=0.5)
+    code, out, err = cli("eval", "--fuse", "sports-left,sports-few", "--set", "fusion_model=logit", "--json")
+    assert code == 0, err
+    metrics = json.loads((Path(json.loads(out)["run_dir"]) / "metrics.json").read_text())
+    assert metrics["fusion"]["fitted"]["fused"]["n_users"] == 45
+    assert metrics["runs"]["fused"]["n_users"] == 60
+
+
+def test_what_two_language_models_add_together(three: Workspace, cli: Cli) -> None:
+    for split in ("valid", "test"):
+        rank(three, "sports-other", split, weight=0.4, ranker=None, adapter="toys")
+    code, out, err = cli("eval", "--fuse", "sports-left,sports-right,sports-model,sports-other", "--set", "fusion_model=logit", "--json")
+    assert code == 0, err
+    added = json.loads((Path(json.loads(out)["run_dir"]) / "metrics.json").read_text())["fusion"]["added"]
+    left_out = [row["baseline"].removeprefix("fused without ") for row in added if row["metric"] == "ndcg@1"]
+    assert left_out == ["sports-model", "sports-other", "any language model"]
+
+
 def test_too_few_validation_users(workspace: Workspace, cli: Cli) -> None:
     for name, weight in (("sports-left", 0.9), ("sports-right", 0.1)):
         rank(workspace, name, "test", weight=weight)
