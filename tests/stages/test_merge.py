@@ -259,10 +259,9 @@ def test_paths_in_a_yaml_are_read_from_its_own_folder(workspace: Workspace, cli:
     np.testing.assert_allclose(dense(workspace.root / "runs/merge/m/v001/adapter", V), dense(folder / "sub/a", V), rtol=1e-6)
 
 
-def test_adapters_are_merged_without_torch(pair: tuple[Path, Path], workspace: Workspace) -> None:
-    code = (
-        "import sys; from recmerge.cli.main import main; code = main(sys.argv[1:]); print(code, sorted({'torch', 'numpy', 'safetensors'} & set(sys.modules)))"
-    )
+def test_adapters_are_merged_without_torch_and_data_frames(pair: tuple[Path, Path], workspace: Workspace) -> None:
+    loaded = "sorted({'torch', 'numpy', 'polars', 'safetensors'} & set(sys.modules))"
+    code = f"import sys; from recmerge.cli.main import main; code = main(sys.argv[1:]); print(code, {loaded})"
 
     def last_line(*words: str) -> str:
         done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=True, cwd=workspace.root)

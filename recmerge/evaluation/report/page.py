@@ -15,7 +15,7 @@ from recmerge.evaluation.report.charts import NARROW, WIDTH, Bar, Line, Referenc
 from recmerge.evaluation.report.graph import Node, lineage_chart
 from recmerge.evaluation.report.heat import heat_map
 from recmerge.evaluation.report.lines import line_chart
-from recmerge.evaluation.report.users import Users
+from recmerge.evaluation.report.user_cards import Users
 
 _TEMPLATE = "report.html.j2"
 
