@@ -9,7 +9,7 @@ PYTEST := OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false $(BIN)/python -m pytest
 
 # What `experiment`, `floors` and `rankers` run, on what, and where their figures are kept. DATA is a folder of tables, DOMAIN/interactions.csv.gz and DOMAIN/items.csv.gz;
 # without it the official files of DOMAINS are fetched. SMALL=1 tries it all out with few steps and users.
-EXPERIMENTS := amazon_patience amazon_targets amazon_all_users amazon_seeds small_shop
+EXPERIMENTS := amazon_patience amazon_targets amazon_all_users amazon_seeds small_shop styles
 DOMAINS     := sports,beauty,toys
 DATA        ?=
 JOBS        ?= 2

@@ -28,7 +28,7 @@ def evaluate(
     fuse: Annotated[str | None, typer.Option("--fuse", help="Make one ranker of these runs, fitted on validation events: a,b,c.")] = None,
     fit_on: Annotated[str | None, typer.Option("--fit-on", help="With --fuse: their rankings of validation events, where not the newest: a,b,c.")] = None,
     calibrate: Annotated[
-        bool | None, typer.Option("--calibrate", help="Scores as probabilities: temperature, calibration error; needs rankings of validation events.")
+        bool | None, typer.Option("--calibrate", help="Scores as probabilities: how to scale them, calibration error; needs rankings of validation events.")
     ] = None,
     gate: Annotated[bool, typer.Option("--gate", help="Exit with 8 where the settings under `gate` are not met.")] = False,
     ks: Annotated[str | None, typer.Option("--ks", help="Cut-offs, e.g. 1,3,5.")] = None,

@@ -25,7 +25,7 @@ class EvalConfig(Settings):
     fuse: list[str] = Field(default_factory=list, description="infer runs whose scores are made into one ranker, fitted on validation events")
     fit_on: list[str] = Field(default_factory=list, description="with fuse: rankings of validation events, in its order; empty: found by themselves")
     fusion_model: Literal["auto", "logit", "network"] = Field("auto", description="what fuses; auto: whichever loses less on held-out validation users")
-    calibrate: bool = Field(False, description="make scores probabilities by a temperature, fitted on each run's ranking of validation events")
+    calibrate: bool = Field(False, description="scores as probabilities: a temperature and a weight of the place, fitted on validation events")
     result_jsonl: str | None = Field(None, json_schema_extra={"path": True}, description="published format: one JSON string of titles per line")
     test_jsonl: str | None = Field(None, json_schema_extra={"path": True}, description="published format: the test line of each result line")
     ks: list[int] = Field([1, 3, 5], min_length=1, description="cut-offs")
