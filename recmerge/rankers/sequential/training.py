@@ -116,8 +116,9 @@ def train(
             break
         outcome.epochs = epoch
         before_epoch()
-        total = _epoch(model, islice(rows.batches(schedule.batch_size, draw), schedule.epoch_steps), loss or model.loss, optimizer, deadline)
-        is_over = deadline is not None and time.monotonic() >= deadline
+        last_step = None if deadline is None else deadline - watch.seconds  # the last evaluation is within the minutes too
+        total = _epoch(model, islice(rows.batches(schedule.batch_size, draw), schedule.epoch_steps), loss or model.loss, optimizer, last_step)
+        is_over = last_step is not None and time.monotonic() >= last_step
         watch.losses.append(total)
         if is_over or epoch % schedule.eval_every == 0 or epoch == schedule.epochs:
             say(watch.evaluate(epoch, outcome))
@@ -137,13 +138,16 @@ class _Watch:
         self.model, self.schedule, self.asked = model, schedule, asked
         self.judge = judge or partial(validation_ndcg, model, max_history=schedule.max_history, whole_catalogue=schedule.whole_catalogue)
         self.best, self.kept, self.n_worse = -1.0, None, 0
+        self.seconds = 0.0  # that an evaluation takes
         self.losses: list[float] = []
 
     def evaluate(self, epoch: int, outcome: Outcome) -> str:
         """Rank the validation users, note what came out, and say it."""
         reached = None
         if self.asked is not None:
+            begun = time.monotonic()
             reached = self.judge(self.asked)
+            self.seconds = time.monotonic() - begun
             if reached > self.best:
                 self.best, self.kept, self.n_worse, outcome.best_epoch = reached, copy.deepcopy(self.model.state_dict()), 0, epoch
             else:

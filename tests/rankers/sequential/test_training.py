@@ -119,6 +119,25 @@ def test_minutes_end_training() -> None:
     assert 0.2 <= outcome.seconds < 5
 
 
+def test_the_last_evaluation_is_within_the_minutes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps of 1 s and evaluations of 10 s by a clock that only they move."""
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+
+    class Slow(Slope):
+        def loss(self, batch: Batch) -> torch.Tensor:
+            now[0] += 1
+            return super().loss(batch)
+
+    def judge(questions: Asked) -> float:
+        now[0] += 10
+        return now[0]
+
+    outcome = train(Slow(), rows(), replace(SCHEDULE, minutes=1.0, epochs=1000), asked(), seed=1, judge=judge)
+    assert outcome.stopped_by == "minutes"
+    assert 60 <= outcome.seconds <= 61  # a step more than fits
+
+
 def test_equal_seeds_give_equal_orders() -> None:
     first, again, other = Slope(), Slope(), Slope()
     for model, seed in ((first, 1), (again, 1), (other, 2)):
