@@ -3,18 +3,26 @@
 import re
 from collections import Counter
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
 
 from recmerge.data.dataset import Domain
 from recmerge.names import ITEM_ID, TITLE
 from recmerge.rankers.per_domain import Numbers, PerDomainRanker, Places, age_weights, entries_of, expect_shape, place_by_id
-from recmerge.rankers.protocol import Scores
+from recmerge.rankers.protocol import RankerSettings, Scores
 
 _WORD = re.compile(r"\w+")
 _DECAY = 0.9  # what the weight of a purchase is multiplied by with every later one
+
+
+class TfidfSettings(RankerSettings):
+    """What of a history an item is compared with."""
+
+    pooling: Literal["sum", "max"] = Field("sum", description="the sum of the bought titles' vectors, or the one title that is nearest")
+    last_n: int | None = Field(None, ge=1, description="only a user's last N known purchases count; null: all")
 
 
 @dataclass(frozen=True)
@@ -44,8 +52,8 @@ class TfidfRanker(PerDomainRanker[_Titles]):
 
     Words are runs of letters, digits and underscores of any script, lower-cased; their inverse document frequency is
     ln((1 + n) / (1 + df)) + 1 over all n titles of the item's own domain, the catalogue, and nothing is learnt from what
-    anybody bought. The history's vectors are summed, each purchase with 0.9 times the weight of the next. Items outside
-    the catalogue score 0, and so does everything for a user without history.
+    anybody bought. The history's vectors are summed, each purchase with 0.9 times the weight of the next; with `pooling: max` the
+    score is the cosine with the nearest of them. Items outside the catalogue score 0, and so does everything for a user without history.
 
     Source: G. Salton and C. Buckley, Term-weighting approaches in automatic text retrieval, 1988; the smoothed inverse
     document frequency is that of scikit-learn's TfidfTransformer.
@@ -53,9 +61,14 @@ class TfidfRanker(PerDomainRanker[_Titles]):
     validation events of Amazon Sports (35,598 users, NDCG@1/@5): .224/.336 with neither, .226/.338 with words once,
     .230/.340 with both; decays of 0.8 (.229/.337) and 1/sqrt(age) (.230/.339), and word pairs beside words
     (.229/.340), were no better.
+
+    Args:
+        settings: None: the defaults.
     """
 
     name: ClassVar[str] = "tfidf"
+    settings_class = TfidfSettings
+    settings: TfidfSettings
     learnt_class = _Titles
 
     def learn(self, domain: Domain) -> _Titles:
@@ -75,14 +88,23 @@ class TfidfRanker(PerDomainRanker[_Titles]):
         return [set(_WORD.findall(title.lower())) for title in domain.items[TITLE]]
 
     def judge(self, learnt: _Titles, user_id: str, bought: Numbers, asked: Numbers) -> Scores:
-        """Return the cosine (C,) of every asked title with the weighted sum of the bought ones, 0 to 1."""
-        of, at = entries_of(learnt.starts, bought)
-        profile = np.bincount(learnt.words[at], learnt.weights[at] * age_weights(len(bought), _DECAY)[of])
-        length = np.linalg.norm(profile)
-        if not length:
-            return np.zeros(len(asked))
-        of, at = entries_of(learnt.starts, asked)
-        shared = learnt.words[at] < len(profile)  # the profile ends with its last word
-        of, at = of[shared], at[shared]
-        cosines: Scores = np.bincount(of, profile[learnt.words[at]] * learnt.weights[at], minlength=len(asked)) / length
-        return cosines
+        """Return the cosine (C,) of every asked title with what was bought, 0 to 1."""
+        known = bought if self.settings.last_n is None else bought[-self.settings.last_n :]
+        if self.settings.pooling == "sum":
+            return _cosines(learnt, known, age_weights(len(known), _DECAY), asked)
+        each = [_cosines(learnt, known[i : i + 1], np.ones(1), asked) for i in range(len(known))]
+        return np.max([np.zeros(len(asked)), *each], axis=0)
+
+
+def _cosines(titles: _Titles, bought: Numbers, weights: npt.NDArray[np.float64], asked: Numbers) -> Scores:
+    """Return the cosine (C,) of every asked title with the weighted sum of the bought ones."""
+    of, at = entries_of(titles.starts, bought)
+    profile = np.bincount(titles.words[at], titles.weights[at] * weights[of])
+    length = np.linalg.norm(profile)
+    if not length:
+        return np.zeros(len(asked))
+    of, at = entries_of(titles.starts, asked)
+    shared = titles.words[at] < len(profile)  # the profile ends with its last word
+    of, at = of[shared], at[shared]
+    cosines: Scores = np.bincount(of, profile[titles.words[at]] * titles.weights[at], minlength=len(asked)) / length
+    return cosines

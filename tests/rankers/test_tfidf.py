@@ -7,7 +7,7 @@ import pytest
 from recmerge.data.dataset import Domain, Example
 from recmerge.data.training_set import TrainingSet
 from recmerge.errors import ArtifactError
-from recmerge.rankers.tfidf import TfidfRanker
+from recmerge.rankers.tfidf import TfidfRanker, TfidfSettings
 
 TITLES = {"mat": "Yoga Mat", "bag": "Yoga bag, YOGA strap", "ball": "Ball", "lamp": "Ünïcode Lämp", "torch": "lämp", "nothing": "!!!"}
 # Of 6 titles, `yoga` and `lämp` stand in two each and every other word in one.
@@ -41,6 +41,18 @@ def test_a_later_purchase_counts_more_by_hand() -> None:
     length = sqrt(0.9**2 + 1)  # the two titles share no word
     assert scores(("mat", "ball"), ("mat", "ball")) == pytest.approx([0.9 / length, 1 / length])
     assert scores(("ball", "mat"), ("mat", "ball")) == pytest.approx([1 / length, 0.9 / length])
+
+
+def test_the_nearest_title_and_the_last_purchases_by_hand() -> None:
+    nearest, last = TfidfRanker(TfidfSettings(pooling="max")), TfidfRanker(TfidfSettings(last_n=1))
+    both = TfidfRanker(TfidfSettings(pooling="max", last_n=2))
+    for ranker in (nearest, last, both):
+        ranker.fit(domain())
+    alike = TWICE**2 / (MAT * BAG)
+    assert scores(("mat", "ball", "lamp"), ("mat", "bag", "ball", "torch"), nearest) == pytest.approx([1, alike, 1, TWICE / LAMP])
+    assert scores(("mat", "ball", "lamp"), ("mat", "bag", "ball", "torch"), last) == pytest.approx([0, 0, 0, TWICE / LAMP])
+    assert scores(("mat", "ball", "lamp"), ("mat", "bag", "ball", "torch"), both) == pytest.approx([0, 0, 1, TWICE / LAMP])
+    assert scores((), ("mat", "bag"), nearest) == [0, 0]
 
 
 def test_a_purchase_outside_the_catalogue_is_passed_over() -> None:
