@@ -1,7 +1,9 @@
 """The README's tables of results, written from `runs/published`: `python -m tests.figures` brings them up to date, a test holds them to it.
 
 A table stands below a line `<!-- figures: ABLATION [target=T] [settings=S] -->` and ends at the next empty line. With `by=settings` it has a row
-for each setting, NDCG@1 of each system, and the last system's difference from the baseline.
+for each setting, NDCG@1 of each system, and the last system's difference from the baseline. With `across=target` it has a row for each system and
+a column for each target: NDCG@1 with its interval, NDCG@5, and whether NDCG@1 is above (▲) or below (▼) the baseline's by more than chance
+explains, p of at most .05 after Holm's correction over the column.
 """
 
 import csv
@@ -9,11 +11,13 @@ import re
 import shlex
 from pathlib import Path
 
+from recmerge.evaluation.significance import holm
 from tests.conftest import ROOT
 
 README = ROOT / "README.md"
 PUBLISHED = ROOT / "runs" / "published"
 _BLOCK = re.compile(r"(<!-- figures: (.+?) -->\n)(?:.+\n)*")
+_SURE = 0.05
 _OTHERS = ("ndcg@5", "hr@5", "mrr")
 
 
@@ -34,16 +38,33 @@ def table(path: Path, filters: dict[str, str]) -> list[str]:
         path: A `table.csv`.
         filters: Values that columns must have; `settings` is "" unless named.
     """
-    by = filters.pop("by", None)
+    by, across = filters.pop("by", None), filters.pop("across", None)
     wanted = filters if by else {"settings": "", **filters}
     with path.open(encoding="utf-8", newline="") as file:
         rows = [row for row in csv.DictReader(file) if all(row[k] == v for k, v in wanted.items())]
     assert rows, f"{path} has no rows with {wanted}"
     if by:
         return _curve(rows, by)
+    if across:
+        return _across(rows, across)
     baseline = next(row["system"] for row in rows if row["is_baseline"] == "True")
     head = ["system", "NDCG@1 [95 %]", "NDCG@5", "HR@5", "MRR", f"NDCG@1 minus {baseline} [95 %], p"]
     return [_line(head), _line(["---"] * len(head)), *(_line(_cells(row)) for row in rows)]
+
+
+def _across(rows: list[dict[str, str]], across: str) -> list[str]:
+    """Return a table with a column for each value of one column."""
+    columns: dict[str, dict[str, str]] = {}
+    for row in rows:
+        columns.setdefault(row[across], {})[row["system"]] = f"{_cells(row)[1]} / {_short(row['ndcg@5'])}"
+    for value, cells in columns.items():
+        compared = [row for row in rows if row[across] == value and row["ndcg@1_p"]]
+        for row, p in zip(compared, holm([float(row["ndcg@1_p"]) for row in compared]), strict=True):
+            if p <= _SURE:
+                cells[row["system"]] += " ▲" if float(row["ndcg@1_difference"]) > 0 else " ▼"
+    head = ["NDCG@1 [95 %] / @5", *(value.capitalize() for value in columns)]
+    systems = dict.fromkeys(row["system"] for row in rows)
+    return [_line(head), _line(["---"] * len(head)), *(_line([s, *(cells.get(s, "") for cells in columns.values())]) for s in systems)]
 
 
 def _curve(rows: list[dict[str, str]], by: str) -> list[str]:
