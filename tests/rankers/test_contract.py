@@ -250,7 +250,7 @@ def test_a_candidate_named_twice_scores_the_same(name: str) -> None:
 def test_settings_are_kept_and_checked(name: str, tmp_path: Path) -> None:
     installed(name)
     fields = RANKERS[name].settings_class.model_fields
-    number = "epochs" if name in SLOW else next(key for key, field in fields.items() if isinstance(field.default, int | float))
+    number = "epochs" if name in SLOW else next(key for key, f in fields.items() if isinstance(f.default, int | float) or f.annotation == (int | None))
     changed = new_ranker(name, settings={number: fields[number].default / 2 if isinstance(fields[number].default, float) else 3})
     changed.fit(checkerboard())
     save_ranker(changed, tmp_path)
