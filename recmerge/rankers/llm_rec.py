@@ -80,6 +80,8 @@ class LlmRecModel(SequentialModel):
         settings: The ranker's.
     """
 
+    parts = 1  # questions share the drawn items that are read
+
     items: TitleItems
     encoder: LanguageEncoder
 

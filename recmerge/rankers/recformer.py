@@ -134,6 +134,8 @@ class RecFormerModel(SequentialModel):
         settings: The ranker's.
     """
 
+    parts = 1  # a part would read the whole catalogue once more
+
     items: WordItems
     encoder: WordEncoder
 

@@ -1,4 +1,4 @@
-"""Batches of purchases in their order, padded on the left, rows of like length together."""
+"""Batches of purchases in their order, padded on the left; what a step learns from is mixed, and read in parts of like length."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -8,8 +8,6 @@ import numpy.typing as npt
 import torch
 
 from recmerge.rankers.sequential.purchases import COLD, Asked, Mixed, Purchases
-
-_NEAR = 64  # so many batches' rows are sorted by length together: short ones are not padded to the longest of the domain
 
 
 @dataclass(frozen=True)
@@ -62,25 +60,26 @@ class Rows:
     def __len__(self) -> int:
         return len(self.users)
 
-    def batches(self, size: int, draw: np.random.Generator) -> Iterator[Batch]:
+    def steps(self, size: int, draw: np.random.Generator, parts: int) -> Iterator[list[Batch]]:
         """Yield every row once, in a new order.
 
+        A step's rows are drawn from all: steps of rows of like length teach now what follows one purchase and now what follows many, and learn worse.
+        Only within a step are like lengths put together, so that few rows are padded to the longest.
+
         Args:
-            size: Rows of a batch.
+            size: Rows of a step.
             draw: Draws the order.
+            parts: Batches of a step at most.
 
         Yields:
-            The batches.
+            The batches of each step.
         """
         order = draw.permutation(len(self))
         lengths = self.ends - self.starts
-        groups = []
-        for start in range(0, len(order), size * _NEAR):
-            near = order[start : start + size * _NEAR]
-            near = near[np.argsort(lengths[near], kind="stable")]
-            groups += [near[at : at + size] for at in range(0, len(near), size)]
-        for place in draw.permutation(len(groups)):
-            yield self.batch(groups[place])
+        for start in range(0, len(order), size):
+            rows = order[start : start + size]
+            rows = rows[np.argsort(lengths[rows], kind="stable")]
+            yield [self.batch(part) for part in np.array_split(rows, min(parts, len(rows)))]
 
     def batch(self, rows: npt.NDArray[np.int64]) -> Batch:
         """Return some rows as a batch."""

@@ -76,6 +76,7 @@ class SequentialModel(nn.Module, ABC):
     """
 
     every_place: bool = True  # a question at every place of a sequence; False: at the last, and a row for every purchase
+    parts: int = 4  # in which a step's rows are read, by length; 1 where a loss compares rows, or reads much once for all
 
     def __init__(self, items: ItemRepresentation, encoder: SequenceEncoder) -> None:
         super().__init__()

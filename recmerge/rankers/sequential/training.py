@@ -2,7 +2,7 @@
 
 import copy
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
@@ -14,7 +14,7 @@ import torch
 from recmerge.evaluation.metrics import expected_metric
 from recmerge.rankers.sequential.batches import Batch, Rows, history_batches
 from recmerge.rankers.sequential.model import SequentialModel
-from recmerge.rankers.sequential.purchases import Asked
+from recmerge.rankers.sequential.purchases import COLD, Asked
 
 _METRIC = "ndcg@10"
 _ASKED_AT_ONCE = 512
@@ -117,7 +117,8 @@ def train(
         outcome.epochs = epoch
         before_epoch()
         last_step = None if deadline is None else deadline - watch.seconds  # the last evaluation is within the minutes too
-        total = _epoch(model, islice(rows.batches(schedule.batch_size, draw), schedule.epoch_steps), loss or model.loss, optimizer, last_step)
+        steps = islice(rows.steps(schedule.batch_size, draw, 1 if loss else model.parts), schedule.epoch_steps)
+        total = _epoch(model, steps, loss or model.loss, optimizer, last_step)
         is_over = last_step is not None and time.monotonic() >= last_step
         watch.losses.append(total)
         if is_over or epoch % schedule.eval_every == 0 or epoch == schedule.epochs:
@@ -166,16 +167,19 @@ class _Watch:
             outcome.best_epoch = outcome.epochs
 
 
-def _epoch(model: SequentialModel, batches: Any, loss: Callable[[Batch], torch.Tensor], optimizer: torch.optim.Optimizer, deadline: float | None) -> float:
-    """Pass over the batches, or over as many as the time allows; return the mean loss."""
+def _epoch(
+    model: SequentialModel, steps: Iterable[list[Batch]], loss: Callable[[Batch], torch.Tensor], optimizer: torch.optim.Optimizer, deadline: float | None
+) -> float:
+    """Go over the steps, or over as many as the time allows; return the mean loss."""
     model.train()
     total, n = torch.zeros((), dtype=torch.float64), 0
-    for batch in batches:
+    for parts in steps:
         optimizer.zero_grad(set_to_none=True)
-        found = loss(batch)
-        found.backward()
+        for part, share in zip(parts, _shares(parts), strict=True):
+            found = share * loss(part)
+            found.backward()
+            total = total.to(found.device) + found.detach()
         optimizer.step()
-        total = total.to(found.device) + found.detach()
         n += 1
         if deadline is not None and time.monotonic() >= deadline:
             break
@@ -183,6 +187,12 @@ def _epoch(model: SequentialModel, batches: Any, loss: Callable[[Batch], torch.T
     if not np.isfinite(mean):
         raise FloatingPointError(f"the loss is {mean}")
     return mean
+
+
+def _shares(parts: Sequence[Batch]) -> torch.Tensor:
+    """Return the share of each part in the questions of a step: their losses are means."""
+    asked = torch.stack([(part.targets > COLD).sum() for part in parts]).float()
+    return asked / asked.sum()
 
 
 @torch.inference_mode()

@@ -50,7 +50,8 @@ def test_every_row_once_an_epoch(every_place: bool, size: int) -> None:
     draw = np.random.default_rng(1)
     histories = [draw.integers(1, 10, draw.integers(0, 12)).tolist() for _ in range(200)]
     made = Rows(purchases(*histories), 5, every_place=every_place, device=CPU)
-    found = [(int(u), tuple(t for t in whole.tolist() if t)) for b in made.batches(size, draw) for u, whole in zip(b.users, b.whole(), strict=True)]
+    batches = [batch for step in made.steps(size, draw, 3) for batch in step]
+    found = [(int(u), tuple(t for t in whole.tolist() if t)) for b in batches for u, whole in zip(b.users, b.whole(), strict=True)]
     if every_place:
         wanted = [(u, tuple(h[-6:])) for u, h in enumerate(histories, start=1) if len(h) > 1]
     else:
@@ -58,18 +59,31 @@ def test_every_row_once_an_epoch(every_place: bool, size: int) -> None:
     assert sorted(found) == sorted(wanted)
 
 
-def test_rows_of_like_length_stand_together_and_the_order_is_drawn() -> None:
+def test_a_step_is_drawn_from_all_rows_and_read_by_length() -> None:
     made = Rows(purchases(*[[1] * length for length in range(2, 34)]), 50, every_place=True, device=CPU)
-    first, second = ([b.users.tolist() for b in made.batches(8, np.random.default_rng(seed))] for seed in (1, 2))
-    assert all(max(users) - min(users) == 7 for users in first)  # buyer n has n + 1 purchases
+
+    def drawn(seed: int) -> list[list[list[int]]]:
+        return [[b.users.tolist() for b in step] for step in made.steps(8, np.random.default_rng(seed), 4)]
+
+    first, second = drawn(1), drawn(2)
+    assert [[len(part) for part in step] for step in first] == [[2] * 4] * 4
+    for step in first:
+        users = [user for part in step for user in part]  # buyer n has n + 1 purchases
+        assert users == sorted(users)
+        assert max(users) - min(users) > 12  # of 32 buyers; 8 of like length would be 7 apart
     assert first != second
-    assert first == [b.users.tolist() for b in made.batches(8, np.random.default_rng(1))]
+    assert first == drawn(1)
+
+
+def test_no_part_is_empty() -> None:
+    made = Rows(purchases(*[[1, 2]] * 9), 50, every_place=True, device=CPU)
+    assert [[len(b.users) for b in step] for step in made.steps(7, np.random.default_rng(0), 4)] == [[2, 2, 2, 1], [1, 1]]
 
 
 def test_nothing_to_learn_from() -> None:
     made = Rows(purchases([1], [], n_items=1), 5, every_place=True, device=CPU)
     assert len(made) == 0
-    assert list(made.batches(4, np.random.default_rng(0))) == []
+    assert list(made.steps(4, np.random.default_rng(0), 4)) == []
 
 
 def test_histories_that_are_asked() -> None:

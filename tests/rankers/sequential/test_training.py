@@ -10,7 +10,7 @@ from sequences import purchases
 from torch import nn
 
 from recmerge.rankers.sequential.batches import Batch, Rows
-from recmerge.rankers.sequential.model import IdItems, SequenceEncoder, SequentialModel
+from recmerge.rankers.sequential.model import IdItems, NextItemModel, SequenceEncoder, SequentialModel
 from recmerge.rankers.sequential.purchases import Asked
 from recmerge.rankers.sequential.training import Outcome, Schedule, train, validation_ndcg
 
@@ -35,6 +35,8 @@ class Last(SequenceEncoder):
 
 class Slope(SequentialModel):
     """Its loss is a slope down which the number slides by the learning rate a step."""
+
+    parts = 1
 
     def __init__(self, start: float = 0.0, direction: float = 1.0) -> None:
         super().__init__(IdItems(9, 1), Last())
@@ -136,6 +138,26 @@ def test_the_last_evaluation_is_within_the_minutes(monkeypatch: pytest.MonkeyPat
     outcome = train(Slow(), rows(), replace(SCHEDULE, minutes=1.0, epochs=1000), asked(), seed=1, judge=judge)
     assert outcome.stopped_by == "minutes"
     assert 60 <= outcome.seconds <= 61  # a step more than fits
+
+
+def test_parts_of_a_step_teach_what_the_whole_step_does() -> None:
+    """Rows of 1 to 5 questions: each question counts alike, however the step is read."""
+    shop = Rows(purchases([1, 2], [3, 4, 5], [5, 6, 1, 2], [7, 8, 1, 2, 3, 4]), 5, every_place=True, device=CPU)
+
+    class Tables(NextItemModel):
+        def expectations(self, batch: Batch) -> torch.Tensor:
+            return self.items.read(batch.items)
+
+    moved = []
+    for parts in (1, 2, 4):
+        torch.manual_seed(0)
+        model = Tables(IdItems(9, 3), Last(), by_pairs=False, negatives=0)
+        model.parts = parts
+        outcome = train(model, shop, replace(SCHEDULE, epochs=3, batch_size=4), None, seed=1)
+        moved.append((model.scored().detach(), outcome.curve[-1]["loss"]))
+    for vectors, loss in moved[1:]:
+        torch.testing.assert_close(vectors, moved[0][0], rtol=1e-3, atol=1e-4)
+        assert loss == pytest.approx(moved[0][1], rel=1e-5)
 
 
 def test_equal_seeds_give_equal_orders() -> None:
