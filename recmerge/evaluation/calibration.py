@@ -83,18 +83,18 @@ def fitted_sharpness(known: Lists) -> float:
     return _best(known, 0)
 
 
-def fitted_scaling(known: Lists) -> Scaling:
+def fitted_scaling(known: Lists, alone: Scaling) -> Scaling:
     """Return the two numbers that lose least, at least 0 each, on users whose targets are known.
 
     The log-loss is convex in them: Newton's method finds its minimum, and where that has a number below 0, it lies where that one is 0.
 
     Args:
         known: Validation users.
+        alone: The best temperature alone, see `fitted_sharpness`.
 
     Returns:
         The scaling.
     """
-    alone = Scaling(fitted_sharpness(known))
     both = _newton(known, alone)
     others = [alone, Scaling(0.0, _best(known, 1))] + ([both] if both.sharpness >= 0 and both.by_place >= 0 else [])
     return min(others, key=known.log_loss)
@@ -175,16 +175,18 @@ def calibration(known: Lists, asked: Lists) -> dict[str, Any]:
         JSON-like: `temperature` (None: the scores' size tells nothing) and `by_place` of the fitted scaling, `n_fitted_on`; `ece` and `log_loss` after it,
         as they are before any (`_before`), and by the best temperature alone (`_by_temperature`); `bins` after it; `log_loss_of_chance`.
     """
-    scaling = fitted_scaling(known)
-    kinds = {"": scaling, "_before": Scaling(), "_by_temperature": Scaling(fitted_sharpness(known))}
+    alone = Scaling(fitted_sharpness(known))
+    scaling = fitted_scaling(known, alone)
+    kinds = {"": scaling, "_before": Scaling(), "_by_temperature": alone}
+    found = {kind: reliability(asked, by) for kind, by in kinds.items()}
     return {
         "temperature": 1 / scaling.sharpness if scaling.sharpness else None,
         "by_place": scaling.by_place,
         "n_fitted_on": len(known.targets),
-        **{f"ece{kind}": reliability(asked, by)[0] for kind, by in kinds.items()},
+        **{f"ece{kind}": error for kind, (error, _) in found.items()},
         **{f"log_loss{kind}": asked.log_loss(by) for kind, by in kinds.items()},
         "log_loss_of_chance": float(np.log(np.isfinite(asked.scores).sum(1)).mean()),
-        "bins": reliability(asked, scaling)[1],
+        "bins": found[""][1],
     }
 
 

@@ -41,7 +41,7 @@ def test_places_count_where_the_size_of_scores_tells_nothing() -> None:
     chances = places**-1.5
     targets = (rng.random((20_000, 1)) > (chances / chances.sum(1, keepdims=True)).cumsum(1)).sum(1)
     known, asked = Lists(scores[:10_000], targets[:10_000]), Lists(scores[10_000:], targets[10_000:])
-    assert fitted_scaling(known).by_place == pytest.approx(1.5, rel=0.05)
+    assert fitted_scaling(known, Scaling(fitted_sharpness(known))).by_place == pytest.approx(1.5, rel=0.05)
     found = calibration(known, asked)
     assert found["ece"] < 0.02 < 0.1 < found["ece_by_temperature"]
     assert found["log_loss"] < found["log_loss_by_temperature"] - 0.1
@@ -51,7 +51,7 @@ def test_places_count_where_the_size_of_scores_tells_nothing() -> None:
 @given(st.integers(0, 10_000), st.floats(0, 20), st.floats(0, 5))
 def test_no_other_scaling_loses_less_and_none_changes_an_order(seed: int, sharpness: float, by_place: float) -> None:
     known = drawn(1.0, 60, seed)
-    fitted = fitted_scaling(known)
+    fitted = fitted_scaling(known, Scaling(fitted_sharpness(known)))
     assert known.log_loss(fitted) <= known.log_loss(Scaling(sharpness, by_place)) + 1e-6
     assert fitted.sharpness >= 0
     assert fitted.by_place >= 0
