@@ -179,11 +179,12 @@ def read_domain(folder: Path, name: str | None = None) -> Domain:
     )
 
 
-def read_frame(path: Path) -> pl.DataFrame:
+def read_frame(path: Path, columns: list[str] | None = None) -> pl.DataFrame:
     """Read a Parquet file of a run.
 
     Args:
         path: The file.
+        columns: Those to read; None: all.
 
     Returns:
         Its content.
@@ -192,7 +193,7 @@ def read_frame(path: Path) -> pl.DataFrame:
         ArtifactError: It is missing or cannot be read.
     """
     try:
-        return pl.read_parquet(path, glob=False)
+        return pl.read_parquet(path, columns=columns, glob=False)
     except (OSError, pl.exceptions.PolarsError) as error:
         raise ArtifactError(f"{path} cannot be read: {error}", fix=_REBUILD) from error
 

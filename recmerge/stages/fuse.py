@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -151,8 +152,8 @@ def fuse(parts: Sequence[tuple[str, Found, Found]], like: Evaluated, model: Mode
         ArtifactError: The parts were not asked about the same test users and candidates, or have too few validation users in common.
     """
     names = [name for name, _, _ in parts]
-    valid = _aligned(_of_common_users({n: _read(twin) for n, _, twin in parts}))
-    test = _aligned({n: _read(found) for n, found, _ in parts})
+    twins = {n: twin.path for n, _, twin in parts}
+    valid, test = _aligned(twins, _common_users(twins)), _aligned({n: found.path for n, found, _ in parts})
     if len(valid.target) < MIN_USERS:
         raise ArtifactError(f"fusion has {len(valid.target)} validation users, at least {MIN_USERS} are needed", fix="rank more with --set users=N")
     models = [name for name, found, _ in parts if not found.manifest.config.get("ranker")]
@@ -187,25 +188,25 @@ class _Ballots:
         )
 
 
-def _read(found: Found) -> pl.DataFrame:
-    return read_frame(found.path / RANKINGS_FILE).sort(USER_ID, ITEM_ID)
+def _common_users(rankings: dict[str, Path]) -> pl.DataFrame:
+    """Find the users whom every ranker was asked about: a language model is costly to ask, and a fusion is fitted on few."""
+    asked = (read_frame(path / RANKINGS_FILE, [USER_ID]).unique() for path in rankings.values())
+    return reduce(lambda some, others: some.join(others, on=USER_ID, how="semi"), asked)
 
 
-def _of_common_users(rankings: dict[str, pl.DataFrame]) -> dict[str, pl.DataFrame]:
-    """Keep the users whom every ranker was asked about: a language model is costly to ask, and a fusion is fitted on few."""
-    for other in rankings.values():
-        rankings = {name: read.join(other.select(USER_ID).unique(), on=USER_ID, how="semi", maintain_order="left") for name, read in rankings.items()}
-    return rankings
-
-
-def _aligned(rankings: dict[str, pl.DataFrame]) -> _Ballots:
-    """Put rankings of the same users and candidates side by side."""
-    (first, read), *_ = rankings.items()
-    frame = read.select(USER_ID, ITEM_ID, IS_TARGET)
-    for name, other in rankings.items():
-        if not other.select(USER_ID, ITEM_ID, IS_TARGET).equals(frame):
+def _aligned(rankings: dict[str, Path], users: pl.DataFrame | None = None) -> _Ballots:
+    """Read rankings of the same users and candidates side by side; of `users` only, where they are given."""
+    first, frame = "", pl.DataFrame()
+    columns: list[np.ndarray] = []
+    for name, path in rankings.items():
+        read = read_frame(path / RANKINGS_FILE)
+        read = (read if users is None else read.join(users, on=USER_ID, how="semi")).sort(USER_ID, ITEM_ID)
+        asked = read.select(USER_ID, ITEM_ID, IS_TARGET)
+        if not columns:
+            first, frame = name, asked
+        elif not asked.equals(frame):
             raise ArtifactError(f"'{name}' and '{first}' rank different users or candidates", fix="rank both with the same data set, --split and --users")
-    columns = [read[SCORE].cast(pl.Float64).fill_null(float("nan")).to_numpy() for read in rankings.values()]
+        columns.append(read[SCORE].cast(pl.Float64).fill_null(float("nan")).to_numpy())
     sizes = frame.group_by(USER_ID).len()["len"].unique().sort().to_list() or [0]
     if len(sizes) != 1:
         raise ArtifactError(f"users have {sizes[0]} to {sizes[-1]} candidates; fusion needs equally many", fix="build the data set with profile clean")
