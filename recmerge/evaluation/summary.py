@@ -11,6 +11,7 @@ import polars as pl
 
 from recmerge.errors import ArtifactError
 from recmerge.evaluation.metrics import chance, metric_names, per_user
+from recmerge.evaluation.positions import Positions, position_bias
 from recmerge.evaluation.ranks import Ranks
 from recmerge.evaluation.significance import bootstrap_means, holm, interval, paired_differences
 from recmerge.names import USER_ID
@@ -28,6 +29,7 @@ class Evaluated:
         candidates_sha256: Hash over who was asked what; None where the candidates are unknown.
         masks: (U,) users of each slice; `all` is one of them.
         lists: What each user was asked, see `ranks.candidate_lists`; None where unknown.
+        positions: Where choices and targets stood in the lists; None where unknown.
         malformed: Users whose output could not be read.
         off_list: Users whose output names something that is no candidate.
     """
@@ -39,6 +41,7 @@ class Evaluated:
     candidates_sha256: str | None
     masks: dict[str, npt.NDArray[np.bool_]]
     lists: pl.DataFrame | None = None
+    positions: Positions | None = None
     malformed: int = 0
     off_list: int = 0
     about: dict[str, Any] = field(default_factory=dict)
@@ -86,7 +89,8 @@ def summarise(result: Evaluated, n_samples: int = 2000, seed: int = 42) -> dict[
 
     Returns:
         n_users, candidates, metrics, slices, malformed, off_list, ties (users whose target shares its score), unranked
-        (users whose target was not ranked: misses) and chance (each metric for a random order; null where unknown).
+        (users whose target was not ranked: misses), position (see `position_bias`; null where unknown) and chance (each metric for a random
+        order; null where unknown).
     """
     n = result.ranks.n_candidates
     size = int(np.median(n)) if result.known else None  # a published list may name one item twice, or a title hold the separator
@@ -101,6 +105,7 @@ def summarise(result: Evaluated, n_samples: int = 2000, seed: int = 42) -> dict[
         "off_list": result.off_list,
         "ties": int((result.ranks.n_tied > 0).sum()),
         "unranked": int((~result.ranks.ranked).sum()),
+        "position": position_bias(result.positions, result.ranks, n_samples, seed) if result.positions else None,
         "chance": chance(n, result.ks) if result.known else None,
         **result.about,
     }

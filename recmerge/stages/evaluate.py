@@ -14,6 +14,7 @@ from recmerge.data.dataset import read_frame
 from recmerge.data.other_candidates import STORED
 from recmerge.errors import ArtifactError, ConfigError
 from recmerge.evaluation.metrics import metric_names
+from recmerge.evaluation.positions import listed_positions
 from recmerge.evaluation.published import read_published
 from recmerge.evaluation.slices import ALL, Mask, popularity_cuts, slices, user_facts
 from recmerge.evaluation.summary import Evaluated, check_paired, compare, per_user_frame, summarise
@@ -199,6 +200,7 @@ def _evaluated(config: EvalConfig, run: Run, role: str, found: Found, key: str) 
         candidates_sha256=sha,
         masks=_masks(run, rankings, folder, facts.get("split", "test"), key, len(ranks)),
         lists=lists,
+        positions=None if lists is None else listed_positions(rankings, facts.get("mode", "score")),
         malformed=int(facts.get("malformed") or 0),
         off_list=int(facts.get("off_list") or 0),
         about={"run": _about(manifest, facts)},

@@ -61,7 +61,7 @@ def results_page(
         sections += fusion_sections(metrics["fusion"])
     if "calibration" in metrics:
         sections += calibration_sections(metrics["calibration"], {key: _label(blocks, key) for key in metrics["calibration"]})
-    sections += _slices(blocks, head, spread)
+    sections += [*_slices(blocks, head, spread), *_positions(blocks)]
     if curves:
         sections.append(_curves(metrics, curves))
     sections.append(_quality(blocks))
@@ -216,6 +216,22 @@ def _slices(blocks: dict[str, Any], metric: str, spread: str) -> list[Section]:
         "An interval without width means that all users of a slice have one value: it says nothing of other users."
     )
     return [Table(f"{metric.upper()} by slice of users", ["slice", "users", *(_label(blocks, key) for key in blocks)], rows, note, emphasis=(0,))]
+
+
+def _positions(blocks: dict[str, Any]) -> list[Section]:
+    found = {key: block["position"] for key, block in blocks.items() if block.get("position")}
+    if not found:
+        return []
+    rows = []
+    for key, position in found.items():
+        shares = [part["chosen"] for part in position["parts"]]
+        rows.append([_label(blocks, key), _with_interval(position["first_choice"]), *(f"{100 * share:.1f} %" for share in shares)])
+    note = (
+        "Where a run's first choices stood in the lists as they were asked; 0: the first of a list, 1: the last. The stored lists are shuffled, so a run "
+        "that is blind to their order stands at .5 but for chance, and has a fifth of its choices in each fifth of the list."
+    )
+    head = ["run", "mean place of the first choice", "first fifth", "second", "third", "fourth", "last fifth"]
+    return [Table("Does the place in the list decide?", head, rows, note)]
 
 
 def _curves(metrics: dict[str, Any], curves: Mapping[str, Sequence[float]]) -> LineChart:
