@@ -71,6 +71,7 @@ class FdsaModel(NextItemModel):
     def __init__(self, sizes: Mapping[str, int], settings: SasRecSettings) -> None:
         s = settings
         super().__init__(ItemsWithAttributes(sizes, s.width), TwoStreams(s), by_pairs=s.loss == "bce", negatives=s.negatives)
+        self.every_place = s.every_place
 
 
 class FdsaRanker(SequentialRanker):

@@ -11,10 +11,10 @@ from recmerge.rankers.sequential.batches import Batch
 from recmerge.rankers.sequential.losses import at_questions, softmax_loss
 from recmerge.rankers.sequential.model import IdItems, SequenceEncoder, SequentialModel
 from recmerge.rankers.sequential.ranker import SequentialRanker
-from recmerge.rankers.sequential.settings import SequentialSettings
+from recmerge.rankers.sequential.settings import RowsSettings
 
 
-class Gru4RecSettings(SequentialSettings):
+class Gru4RecSettings(RowsSettings):
     """Size of the network, and what it learns from."""
 
     dropout: float = Field(0.3, ge=0, lt=1, description="of the vectors read")
@@ -58,6 +58,7 @@ class Gru4RecModel(SequentialModel):
         s = settings
         super().__init__(IdItems(n_items, s.width), GruEncoder(s.width, s.hidden, s.layers, s.dropout))
         self.settings = settings
+        self.every_place = s.every_place
 
     def loss(self, batch: Batch) -> torch.Tensor:
         """Return the mean loss over the places of all sequences."""

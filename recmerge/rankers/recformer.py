@@ -1,7 +1,6 @@
 """The ranker that reads purchases as the words of their attributes: RecFormer."""
 
 import copy
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
@@ -283,7 +282,7 @@ class RecFormerRanker(TogetherRanker):
     def teach(self, model: SequentialModel, purchases: Purchases) -> dict[str, Any]:
         """Train a domain's model with items read anew before each epoch, and then with those of the best."""
         assert isinstance(model, RecFormerModel)
-        end, now = self.end_of_stage(), time.monotonic()
+        end, now = self.end_of_stage(), self.settings.now()
         first = self.refined(model, purchases, end if end is None else now + self.settings.first_stage * (end - now), before_epoch=model.refresh)
         if not first.epochs:
             model.refresh()

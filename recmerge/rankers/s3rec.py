@@ -1,6 +1,5 @@
 """The sequential ranker that is first taught by what purchases say of themselves: S3-Rec."""
 
-import time
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -18,8 +17,6 @@ from recmerge.rankers.sequential.purchases import COLD, Purchases
 from recmerge.rankers.sequential.ranker import SequentialRanker, device_of
 from recmerge.rankers.sequential.training import train
 from recmerge.rankers.sequential.transformer import TransformerEncoder
-
-_MINUTE = 60.0
 
 
 class S3RecSettings(SasRecSettings):
@@ -187,8 +184,8 @@ class S3RecRanker(SequentialRanker):
     def teach(self, model: SequentialModel, purchases: Purchases) -> dict[str, Any]:
         """Train by the four tasks, and then as SASRec."""
         assert isinstance(model, S3RecModel)
-        s, begun = self.settings, time.monotonic()
-        half, end = (None if s.minutes is None else begun + share * s.minutes * _MINUTE for share in (s.pretraining, 1.0))
+        s = self.settings
+        half, end = s.deadline(s.pretraining), s.deadline()
         facts = {}
         if epochs := round(s.pretraining * s.epochs):
             rows = Rows(purchases, s.max_history, every_place=True, device=device_of(model))

@@ -7,11 +7,11 @@ from pydantic import Field
 
 from recmerge.rankers.sequential.model import IdItems, NextItemModel
 from recmerge.rankers.sequential.ranker import SequentialRanker
-from recmerge.rankers.sequential.settings import TransformerSettings
+from recmerge.rankers.sequential.settings import RowsSettings, TransformerSettings
 from recmerge.rankers.sequential.transformer import TransformerEncoder
 
 
-class SasRecSettings(TransformerSettings):
+class SasRecSettings(RowsSettings, TransformerSettings):
     """Size of the transformer, and what it learns from."""
 
     dropout: float = Field(0.5, ge=0, lt=1)
@@ -30,6 +30,7 @@ class SasRecModel(NextItemModel):
         s = settings
         encoder = TransformerEncoder(s.width, s.blocks, s.heads, s.inner, s.dropout, s.max_history)
         super().__init__(IdItems(n_items, s.width), encoder, by_pairs=s.loss == "bce", negatives=s.negatives)
+        self.every_place = s.every_place
 
 
 class SasRecRanker(SequentialRanker):

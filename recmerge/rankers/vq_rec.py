@@ -1,6 +1,5 @@
 """The transferable ranker over discrete codes of titles: VQ-Rec."""
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import version
@@ -29,7 +28,6 @@ _FASTER = 100.0  # than other weights is how places are learnt, so that some epo
 _ROUNDS, _EXCHANGES = 10, 3  # of learning the rotation; of Sinkhorn's normalisation
 _WARMTH = 0.7  # Sinkhorn's temperature
 _READ_TO_LEARN = 39 * 256  # titles at most that the codes are learnt from; as many as faiss asks for
-_MINUTE = 60.0
 
 Codes = npt.NDArray[np.uint8]
 
@@ -241,7 +239,7 @@ class VqRecRanker(TransferRanker):
         s, end = self.settings, self.end_of_stage()
         facts = {}
         if self.is_pretrained and s.alignment:
-            now = time.monotonic()
+            now = s.now()
             facts["alignment"] = self.align(model, purchases, None if end is None else now + s.alignment * (end - now))
         model.encoder.requires_grad_(not (self.is_pretrained and s.freeze_encoder))
         return {**self.refined(model, purchases, end).facts(), **facts}
@@ -252,7 +250,7 @@ class VqRecRanker(TransferRanker):
         Args:
             model: After the first stage.
             purchases: The domain's.
-            deadline: On `time.monotonic`; None: there is none.
+            deadline: By the settings' clock; None: there is none.
 
         Returns:
             Facts for the run's manifest.

@@ -109,10 +109,13 @@ def test_learns_the_obvious(learner: str) -> None:
         assert winners == ([best] if best is not None else list(range(N_CANDIDATES)))
 
 
-@pytest.mark.parametrize("learner", SLOW)
-def test_learns_what_comes_next(learner: str) -> None:
+ROWS = [name for name in SLOW if "rows" in RANKERS[name].settings_class.model_fields]
+
+
+@pytest.mark.parametrize(("learner", "more"), [*((name, {}) for name in SLOW), *((name, {"rows": "purchases"}) for name in ROWS)])
+def test_learns_what_comes_next(learner: str, more: dict[str, object]) -> None:
     has_length = "max_history" in RANKERS[installed(learner)].settings_class.model_fields  # a filter reads rows padded to it
-    ranker, domain = new_ranker(learner, settings={"max_history": 8} if has_length else {}), checkerboard()
+    ranker, domain = new_ranker(learner, settings={"max_history": 8, **more} if has_length else {}), checkerboard()
     ranker.fit(replace(domain, candidates=domain.candidates.filter(pl.col("split") != "valid")))  # nobody to stop for: all epochs
     lists = ("unseen", "late", "all", "e2", "o2")
     scores = ranker.score([replace(q, candidates=lists) for q in questions()])

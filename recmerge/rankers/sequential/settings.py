@@ -5,7 +5,9 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from recmerge.rankers.protocol import RankerSettings
-from recmerge.rankers.sequential.training import Schedule
+from recmerge.rankers.sequential.training import Clock, Schedule, now
+
+_MINUTE = 60.0
 
 
 class TaughtSettings(RankerSettings):
@@ -26,18 +28,44 @@ class TaughtSettings(RankerSettings):
         "candidates", description="what they rank: their stored candidates, or every item they have not bought"
     )
     minutes: float | None = Field(None, gt=0, description="of training at most; null: no limit. With one, equal seeds repeat on a machine of equal speed only")
+    clock: Clock = Field(
+        "wall", description="what `minutes` count: time that passes, or processor time of all threads, which other work on the machine does not use up"
+    )
     device: Literal["auto", "cpu", "cuda"] = "auto"
 
     def schedule(self, epochs: int | None = None) -> Schedule:
         """Return how long and how fast to train, with another number of epochs where one is given."""
-        same = ("batch_size", "learning_rate", "weight_decay", "patience", "eval_every", "minutes", "max_history", "epoch_steps")
-        return Schedule(epochs=epochs or self.epochs, whole_catalogue=self.eval_items == "catalogue", **{key: getattr(self, key) for key in same})
+        same = ("batch_size", "learning_rate", "weight_decay", "patience", "eval_every", "max_history", "epoch_steps", "clock")
+        more = {key: getattr(self, key) for key in same}
+        seconds = None if self.minutes is None else self.minutes * _MINUTE
+        return Schedule(epochs=epochs or self.epochs, seconds=seconds, whole_catalogue=self.eval_items == "catalogue", **more)
+
+    def now(self) -> float:
+        """Return the time of the clock that `minutes` count by, in seconds."""
+        return now(self.clock)
+
+    def deadline(self, share: float = 1.0) -> float | None:
+        """Return when a share of the minutes, from now on, is over; None: there is no limit."""
+        return None if self.minutes is None else self.now() + share * self.minutes * _MINUTE
 
 
 class SequentialSettings(TaughtSettings):
     """What all models have in common whose items have vectors of a width of their own."""
 
     width: int = Field(64, ge=1, description="of an item's vector")
+
+
+class RowsSettings(SequentialSettings):
+    """What models have in common that can answer at every place of a history at once."""
+
+    rows: Literal["buyers", "purchases"] = Field(
+        "buyers", description="of a step: buyers, each asked after every purchase; or purchases, each asked at the end of what was bought before it"
+    )
+
+    @property
+    def every_place(self) -> bool:
+        """Whether a row asks a question at every place."""
+        return self.rows == "buyers"
 
 
 class TransformerSettings(SequentialSettings):

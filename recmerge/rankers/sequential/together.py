@@ -1,6 +1,5 @@
 """What rankers share that learn from all domains of a set before each by itself."""
 
-import time
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
@@ -22,7 +21,6 @@ from recmerge.rankers.sequential.settings import TransformerSettings
 from recmerge.rankers.sequential.text import Vectors, title_vectors, titles_of
 from recmerge.rankers.sequential.training import Outcome, train
 
-_MINUTE = 60.0
 _QUESTIONS = 4096  # of a batch at most, that are one another's negatives: their cosines take 64 MiB
 
 
@@ -65,7 +63,7 @@ class TogetherRanker(SequentialRanker):
             return {}
         model = self.united_model(shops).to(pick_device(s.device))
         rows = Rows(mix(shops), s.max_history, every_place=True, device=device_of(model))
-        deadline = None if s.minutes is None else time.monotonic() + len(shops) * s.pretraining * s.minutes * _MINUTE
+        deadline = s.deadline(len(shops) * s.pretraining)
         schedule = replace(s.schedule(max(1, round(s.pretraining * s.epochs))), batch_size=self.united_batch(), learning_rate=self.united_rate(), eval_every=1)
         outcome = train(model, rows, schedule, None, seed=self.seed, loss=self.united_loss(model), deadline=deadline, say=self.say)
         self.facts["pretraining"] = outcome.facts()
@@ -101,11 +99,9 @@ class TogetherRanker(SequentialRanker):
         return self.trained(model, purchases, deadline=self.end_of_stage() if deadline is None else deadline, **more)
 
     def end_of_stage(self) -> float | None:
-        """Return when the domain whose stage begins now has used its minutes, on `time.monotonic`; None: there is no limit."""
-        if self.settings.minutes is None:
-            return None
-        share = 1 - self.settings.pretraining if self.is_pretrained else 1.0
-        return time.monotonic() + float(share * self.settings.minutes * _MINUTE)
+        """Return when the domain whose stage begins now has used its minutes, by the settings' clock; None: there is no limit."""
+        end: float | None = self.settings.deadline(1 - self.settings.pretraining if self.is_pretrained else 1.0)
+        return end
 
 
 class TransferSettings(TogetherSettings):

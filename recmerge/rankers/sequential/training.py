@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from recmerge.rankers.sequential.purchases import COLD, Asked
 
 _METRIC = "ndcg@10"
 _ASKED_AT_ONCE = 512
-_MINUTE = 60.0
+Clock = Literal["wall", "cpu"]
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,8 @@ class Schedule:
         weight_decay: Of AdamW.
         patience: Evaluations in a row without a better ranking of validation users that end training.
         eval_every: Epochs between evaluations.
-        minutes: Of training and evaluating at most; None: no limit. With one, equal seeds give equal models on a machine of equal speed only.
+        seconds: Of training and evaluating at most; None: no limit. With one, equal seeds give equal models on a machine of equal speed only.
+        clock: What the seconds are: time that passes, or processor time of all threads of this process.
         max_history: Purchases read at most.
         whole_catalogue: Validation users are asked for the whole catalogue, not for their stored candidates.
         epoch_steps: Steps of an epoch at most, so that a slow model is evaluated before it has seen every row; None: every row once.
@@ -44,10 +45,24 @@ class Schedule:
     weight_decay: float
     patience: int
     eval_every: int
-    minutes: float | None
+    seconds: float | None
     max_history: int
     whole_catalogue: bool
     epoch_steps: int | None = None
+    clock: Clock = "wall"
+
+    def now(self) -> float:
+        """Return the clock's time, seconds from any beginning."""
+        return now(self.clock)
+
+    def is_past(self, deadline: float | None) -> bool:
+        """Return whether the clock has reached a deadline; None: there is none."""
+        return deadline is not None and self.now() >= deadline
+
+
+def now(clock: Clock) -> float:
+    """Return a clock's time, seconds from any beginning."""
+    return time.process_time() if clock == "cpu" else time.monotonic()
 
 
 @dataclass
@@ -58,7 +73,7 @@ class Outcome:
         epochs: Passes begun.
         best_epoch: After which the model stood that was kept; 0: as it began.
         stopped_by: "patience", "epochs" or "minutes".
-        seconds: Of training and evaluating.
+        seconds: Of training and evaluating, by the schedule's clock.
         curve: For each evaluation: epoch, mean loss since the last, NDCG@10 of the validation users (None: there are none).
     """
 
@@ -96,7 +111,7 @@ def train(
         asked: Validation users; None: train for all epochs and keep the last model.
         seed: Of the order of batches; dropout and negatives draw from torch's own generator, which the caller seeds.
         loss: Of a batch; None: the model's own.
-        deadline: On `time.monotonic`, where several stages share the minutes; None: those of the schedule from now.
+        deadline: By the schedule's clock, where several stages share the seconds; None: those of the schedule from now.
         judge: NDCG@10 of validation users; None: as `validation_ndcg` finds it.
         before_epoch: Is called as each epoch begins.
         say: Is told each evaluation.
@@ -104,9 +119,9 @@ def train(
     Returns:
         What happened.
     """
-    begun = time.monotonic()
-    if deadline is None and schedule.minutes is not None:
-        deadline = begun + schedule.minutes * _MINUTE
+    begun = schedule.now()
+    if deadline is None and schedule.seconds is not None:
+        deadline = begun + schedule.seconds
     weights = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(weights, lr=schedule.learning_rate, weight_decay=schedule.weight_decay, fused=True)
     draw = np.random.default_rng(seed)
@@ -117,18 +132,19 @@ def train(
         outcome.epochs = epoch
         before_epoch()
         last_step = None if deadline is None else deadline - watch.seconds  # the last evaluation is within the minutes too
+        is_over = partial(schedule.is_past, last_step)
         steps = islice(rows.steps(schedule.batch_size, draw, 1 if loss else model.parts), schedule.epoch_steps)
-        total = _epoch(model, steps, loss or model.loss, optimizer, last_step)
-        is_over = last_step is not None and time.monotonic() >= last_step
+        total = _epoch(model, steps, loss or model.loss, optimizer, is_over)
+        ends = is_over()
         watch.losses.append(total)
-        if is_over or epoch % schedule.eval_every == 0 or epoch == schedule.epochs:
+        if ends or epoch % schedule.eval_every == 0 or epoch == schedule.epochs:
             say(watch.evaluate(epoch, outcome))
-        if is_over or watch.n_worse >= schedule.patience:
-            outcome.stopped_by = "minutes" if is_over else "patience"
+        if ends or watch.n_worse >= schedule.patience:
+            outcome.stopped_by = "minutes" if ends else "patience"
             break
     watch.restore(outcome)
     model.eval()
-    outcome.seconds = time.monotonic() - begun
+    outcome.seconds = schedule.now() - begun
     return outcome
 
 
@@ -146,9 +162,9 @@ class _Watch:
         """Rank the validation users, note what came out, and say it."""
         reached = None
         if self.asked is not None:
-            begun = time.monotonic()
+            begun = self.schedule.now()
             reached = self.judge(self.asked)
-            self.seconds = time.monotonic() - begun
+            self.seconds = self.schedule.now() - begun
             if reached > self.best:
                 self.best, self.kept, self.n_worse, outcome.best_epoch = reached, copy.deepcopy(self.model.state_dict()), 0, epoch
             else:
@@ -168,7 +184,7 @@ class _Watch:
 
 
 def _epoch(
-    model: SequentialModel, steps: Iterable[list[Batch]], loss: Callable[[Batch], torch.Tensor], optimizer: torch.optim.Optimizer, deadline: float | None
+    model: SequentialModel, steps: Iterable[list[Batch]], loss: Callable[[Batch], torch.Tensor], optimizer: torch.optim.Optimizer, is_over: Callable[[], bool]
 ) -> float:
     """Go over the steps, or over as many as the time allows; return the mean loss."""
     model.train()
@@ -181,7 +197,7 @@ def _epoch(
             total = total.to(found.device) + found.detach()
         optimizer.step()
         n += 1
-        if deadline is not None and time.monotonic() >= deadline:
+        if is_over():
             break
     mean = float(total) / max(n, 1)
     if not np.isfinite(mean):

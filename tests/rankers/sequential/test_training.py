@@ -22,7 +22,7 @@ SCHEDULE = Schedule(
     weight_decay=0.0,
     patience=3,
     eval_every=1,
-    minutes=None,
+    seconds=None,
     max_history=5,
     whole_catalogue=False,
 )
@@ -116,9 +116,19 @@ def test_a_deadline_that_is_over_leaves_one_step() -> None:
 
 
 def test_minutes_end_training() -> None:
-    outcome = run(Slope(), minutes=0.2 / 60, epochs=1_000_000)
+    outcome = run(Slope(), seconds=0.2, epochs=1_000_000)
     assert outcome.stopped_by == "minutes"
     assert 0.2 <= outcome.seconds < 5
+
+
+def test_processor_time_does_not_pass_while_nothing_is_computed() -> None:
+    def judge(questions: Asked) -> float:
+        time.sleep(0.2)
+        return 0.5
+
+    outcome = train(Slope(), rows(), replace(SCHEDULE, seconds=0.3, clock="cpu", epochs=3), asked(), seed=1, judge=judge)
+    assert (outcome.stopped_by, outcome.epochs) == ("epochs", 3)
+    assert outcome.seconds < 0.3
 
 
 def test_the_last_evaluation_is_within_the_minutes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,7 +145,7 @@ def test_the_last_evaluation_is_within_the_minutes(monkeypatch: pytest.MonkeyPat
         now[0] += 10
         return now[0]
 
-    outcome = train(Slow(), rows(), replace(SCHEDULE, minutes=1.0, epochs=1000), asked(), seed=1, judge=judge)
+    outcome = train(Slow(), rows(), replace(SCHEDULE, seconds=60.0, epochs=1000), asked(), seed=1, judge=judge)
     assert outcome.stopped_by == "minutes"
     assert 60 <= outcome.seconds <= 61  # a step more than fits
 
