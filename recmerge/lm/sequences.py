@@ -1,10 +1,12 @@
 """Training sequences: token ids and labels, with what was trimmed or dropped counted."""
 
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
+import polars as pl
 
 from recmerge.data.draws import combine, text_key
 from recmerge.data.training_set import TrainingSet
@@ -23,6 +25,7 @@ class SequenceCounts:
         rows_trained: Rows whose answer is trained on.
         rows_trimmed: Of these, rows that lost oldest history to the limits.
         rows_dropped: Rows that do not fit even without a history.
+        rows_unread: Rows that so few steps never come to.
         sequences: Sequences made of them.
         tokens: Tokens of all sequences.
         tokens_trained: Tokens that a loss is taken of.
@@ -33,6 +36,7 @@ class SequenceCounts:
     rows_trained: int = 0
     rows_trimmed: int = 0
     rows_dropped: int = 0
+    rows_unread: int = 0
     sequences: int = 0
     tokens: int = 0
     tokens_trained: int = 0
@@ -66,17 +70,22 @@ class Sequences:
         self.counts.tokens_trained += sum(label != IGNORE for label in labels)
 
 
-def build_sequences(data: TrainingSet, encoder: Encoder, max_rows: int | None = None, *, seed: int = 42) -> Sequences:
+def build_sequences(
+    data: TrainingSet, encoder: Encoder, max_rows: int | None = None, *, enough: int | None = None, seed: int = 42, advance: Callable[[], None] = lambda: None
+) -> Sequences:
     """Encode a training set.
 
     `open`: one sequence holds a user's history once and predicts every sampled title in it.
     Other styles: one sequence per row; the index style puts each row's candidates into an order of its own, so that no place is more often right.
+    A prompt that lists candidates costs milliseconds, so no more of them are made than are trained on.
 
     Args:
         data: Rows and the domains they come from.
         encoder: Tokenizer and limits.
         max_rows: Use the first rows only; None uses all.
-        seed: Of the candidates' order in the index style.
+        enough: Sequences of one row after which to stop, which begin at a row drawn by the seed; None: all rows.
+        seed: Of that row, and of the candidates' order in the index style.
+        advance: Is called for each row.
 
     Returns:
         The sequences and counts.
@@ -91,7 +100,9 @@ def build_sequences(data: TrainingSet, encoder: Encoder, max_rows: int | None = 
     if encoder.settings.style == "open":
         _open_sequences(data, rows, encoder, sequences)
     else:
-        _row_sequences(data, rows, encoder, sequences, seed)
+        first = int(text_key("rows", seed) % np.uint64(max(rows.height, 1))) if enough is not None and enough < rows.height else 0
+        in_turn = pl.concat([rows[first:], rows[:first]])  # they are in a drawn order, so any stretch of them is a fair sample
+        _row_sequences(data, in_turn, encoder, sequences, seed, enough, advance)
     sequences.counts.titles_cut = encoder.titles_cut
     if not sequences.input_ids:
         raise DataError(
@@ -101,9 +112,13 @@ def build_sequences(data: TrainingSet, encoder: Encoder, max_rows: int | None = 
     return sequences
 
 
-def _row_sequences(data: TrainingSet, rows: Any, encoder: Encoder, out: Sequences, seed: int) -> None:
+def _row_sequences(data: TrainingSet, rows: pl.DataFrame, encoder: Encoder, out: Sequences, seed: int, enough: int | None, advance: Callable[[], None]) -> None:
     style, has_answer = encoder.settings.style, "answer" in rows.columns
-    for row in rows.iter_rows(named=True):
+    for n_read, row in enumerate(rows.iter_rows(named=True)):
+        if out.counts.sequences == enough:
+            out.counts.rows_unread = rows.height - n_read
+            break
+        advance()
         domain = data.domains[row["domain"]]
         titles = domain.titles
         listed = _shuffled(row, seed) if style == "index" else row["candidates"]
@@ -129,7 +144,7 @@ def _shuffled(row: dict[str, Any], seed: int) -> list[str]:
     return [row["candidates"][place] for place in order]
 
 
-def _open_sequences(data: TrainingSet, rows: Any, encoder: Encoder, out: Sequences) -> None:
+def _open_sequences(data: TrainingSet, rows: pl.DataFrame, encoder: Encoder, out: Sequences) -> None:
     wanted: dict[tuple[str, str], set[int]] = defaultdict(set)
     for domain_name, user, position in rows.select("domain", "user_id", "position").iter_rows():
         wanted[domain_name, user].add(position)

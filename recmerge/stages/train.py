@@ -167,7 +167,8 @@ def run_train(job: TrainJob, run: Run) -> None:
         parameters_trained=sum(p.numel() for p in trained.model.parameters() if p.requires_grad),
     )
     c = trained.counts
-    run.reporter.say(f"{c['rows_trained']} rows in {c['sequences']} sequences, {c['rows_trimmed']} with trimmed history, {c['rows_dropped']} dropped")
+    more = f", {c['rows_unread']} not come to" if c["rows_unread"] else ""
+    run.reporter.say(f"{c['rows_trained']} rows in {c['sequences']} sequences, {c['rows_trimmed']} with trimmed history, {c['rows_dropped']} dropped{more}")
 
 
 def join_training(job: TrainJob, folder: Path, workspace: Workspace) -> None:
@@ -201,7 +202,10 @@ def _train(job: TrainJob, folder: Path, workspace: Workspace, reporter: Reporter
     data, buyers = limit_buyers(read_training_set(job.data.path, job.data.manifest, workspace), config.buyers)
     tokenizer = load_tokenizer(job.base)
     encoder = Encoder(tokenizer, PromptSettings(**config.prompt.model_dump()))
-    sequences = build_sequences(data, encoder, config.max_rows, seed=config.seed)
+    enough = None if config.steps is None else config.steps * config.batch_size
+    n_prompts = min(n for n in (enough, config.max_rows, data.rows.height) if n is not None)
+    with (SilentReporter() if encoder.settings.style == "open" else reporter).bar("prompts", n_prompts) as bar:
+        sequences = build_sequences(data, encoder, config.max_rows, enough=enough, seed=config.seed, advance=bar.advance)
     validation = Validation(data.domains, encoder, config.eval_buyers, buyers) if config.patience else None
     dtype = torch.bfloat16 if config.precision == "bf16" else torch.float32
     model = load_model(job.base, device, dtype)

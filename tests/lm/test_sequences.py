@@ -77,6 +77,20 @@ def test_max_rows_takes_the_first_rows(tokenizer) -> None:
     assert [decode(tokenizer, label) for label in out.labels] == ["cc<end>"]
 
 
+def test_no_more_prompts_are_made_than_are_trained_on(tokenizer) -> None:
+    data, encoder = make_set(["a", "b", "c", "d" * 1900, "e", "f"], [1, 2, 3, 4, 5]), Encoder(tokenizer, PromptSettings("listwise", 2000))
+    made = [build_sequences(data, encoder, enough=2, seed=seed) for seed in range(20)]
+    for out in made:
+        counts = out.counts
+        assert counts.sequences == counts.rows_trained == 2
+        assert counts.rows_trained + counts.rows_dropped + counts.rows_unread == counts.rows == 5
+    begun = {decode(tokenizer, out.labels[0]) for out in made}
+    assert begun == {f"{title}<end>" for title in "bcef"}  # another seed, other rows; the long answer never fits
+    whole = [build_sequences(data, encoder, enough=n, seed=7) for n in (5, None)]
+    assert whole[0] == whole[1]
+    assert whole[1].counts.rows_unread == 0
+
+
 def test_no_trainable_row_is_an_error(tokenizer) -> None:
     with pytest.raises(DataError, match="none of the 1 training rows"):
         build_sequences(make_set(["aa", "bb"], [1]), Encoder(tokenizer, PromptSettings("listwise", 40)))
