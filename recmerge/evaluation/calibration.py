@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from recmerge.evaluation.metrics import mean_places
+
 Floats = npt.NDArray[np.float64]
 N_BINS = 15
 _LEAST, _MOST = 1e-6, 1e6  # inverse temperatures that are looked at
@@ -52,11 +54,7 @@ class Lists:
     def features(self) -> Floats:
         """(U, C, 2): scores, and less the log of the place among the user's candidates, of tied ones the middle of theirs; 0 behind the end of a list."""
         there = np.isfinite(self.scores)
-        places = np.empty_like(self.scores)
-        for row, scores in zip(places, self.scores, strict=True):
-            ordered = np.sort(-scores)
-            row[:] = (np.searchsorted(ordered, -scores, "left") + np.searchsorted(ordered, -scores, "right") + 1) / 2
-        return np.where(there[..., None], np.stack([np.where(there, self.scores, 0.0), -np.log(places)], -1), 0.0)
+        return np.where(there[..., None], np.stack([np.where(there, self.scores, 0.0), -np.log(mean_places(self.scores))], -1), 0.0)
 
     def probabilities(self, scaling: Scaling) -> Floats:
         """Return (U, C)."""

@@ -19,6 +19,32 @@ WHOLE_LIST = ("auc", "mean_rank")  # need to know how many candidates there were
 MEAN_RANK = "mean_rank"  # the one metric of which less is better
 
 
+def mean_places(scores: npt.ArrayLike) -> Floats:
+    """Return the 1-based place of each candidate in its list, of tied ones the middle of theirs: the mean over all orders of the ties.
+
+    Args:
+        scores: (..., C), higher is better; no NaN.
+
+    Returns:
+        (..., C) from 1 to C.
+
+    >>> mean_places([0.1, 0.7, 0.7, 0.2]).tolist()
+    [4.0, 1.5, 1.5, 3.0]
+    """
+    falling = -np.asarray(scores, dtype=np.float64)
+    order = np.argsort(falling, axis=-1, kind="stable")
+    inorder = np.take_along_axis(falling, order, -1)
+    place = np.broadcast_to(np.arange(falling.shape[-1]), falling.shape)
+    is_other = inorder[..., 1:] != inorder[..., :-1]  # than the one before
+    edge = np.ones((*falling.shape[:-1], 1), dtype=np.bool_)
+    first = np.maximum.accumulate(np.where(np.concatenate([edge, is_other], -1), place, 0), -1)
+    ends = np.where(np.concatenate([is_other, edge], -1), place, falling.shape[-1])
+    last = np.flip(np.minimum.accumulate(np.flip(ends, -1), -1), -1)
+    places = np.empty_like(falling)
+    np.put_along_axis(places, order, (first + last) / 2 + 1, -1)
+    return places
+
+
 def metric_names(ks: Sequence[int], *, whole_list: bool = False) -> list[str]:
     """Return the metrics reported for some cut-offs, in the order of the tables.
 

@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from recmerge.evaluation.metrics import chance, expected_metric, hit_curve, metric_names, per_user, whole_list_metrics
+from recmerge.evaluation.metrics import chance, expected_metric, hit_curve, mean_places, metric_names, per_user, whole_list_metrics
 
 INF = float("inf")
 
@@ -99,3 +99,13 @@ def test_hit_curve() -> None:
 
 def test_chance_of_mixed_lists() -> None:
     assert chance([2, 4], [1])["ndcg@1"] == pytest.approx((1 / 2 + 1 / 4) / 2)
+
+
+def test_places_beside_scipy() -> None:
+    stats = pytest.importorskip("scipy.stats")
+    draw = np.random.default_rng(0)
+    for size in (1, 2, 30):
+        scores = draw.integers(size, size=(200, size)).astype(float)
+        scores[0] = -np.inf
+        assert (mean_places(scores) == stats.rankdata(-scores, axis=1)).all()
+    assert mean_places(np.empty((0, 5))).shape == (0, 5)

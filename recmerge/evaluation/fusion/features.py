@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from recmerge.evaluation.metrics import mean_places
+
 Array = npt.NDArray[np.float64]
 VIEWS = ("z", "log", "place", "top")
 
@@ -58,7 +60,7 @@ def candidate_features(scores: Array) -> Array:
     deviation = known.std(1, keepdims=True)
     z = np.divide(centred, deviation, out=np.zeros_like(centred), where=deviation > 1e-12)
     best = known == known.max(1, keepdims=True)
-    views = (z, np.sign(known) * np.log1p(np.abs(known)), 1 / _places(known), best / best.sum(1, keepdims=True))
+    views = (z, np.sign(known) * np.log1p(np.abs(known)), 1 / np.moveaxis(mean_places(np.moveaxis(known, 1, -1)), -1, 1), best / best.sum(1, keepdims=True))
     return np.stack(views, axis=-1).reshape(*scores.shape[:2], -1)
 
 
@@ -67,12 +69,3 @@ def _filled(scores: Array) -> Array:
     lowest = np.where(np.isnan(scores), np.inf, scores).min(1, keepdims=True)
     floor = np.where(np.isinf(lowest), 0.0, lowest - 1)
     return np.where(np.isnan(scores), floor, scores)
-
-
-def _places(scores: Array) -> Array:
-    """Return the expected 1-based place (B, C, R) over all orders of the ties."""
-    places = np.empty_like(scores)
-    for r in range(scores.shape[2]):
-        one = scores[:, :, r]
-        places[:, :, r] = 1 + (one[:, None, :] > one[:, :, None]).sum(-1) + ((one[:, None, :] == one[:, :, None]).sum(-1) - 1) / 2
-    return places
