@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[2]
 BASE = ROOT / "recmerge/assets/base/nano"
 STYLES = {"open": (160, 10, 12), "listwise": (900, 8, 10)}  # max_length, max_history, max_title_tokens
 ROWS = {"open": 32, "listwise": 16}  # a step
-MICRO = {"recmerge": 8, "trl": 8, "published": 2}  # rows a forward pass
+MICRO = {"recmerge": {"open": 8, "listwise": 4}, "trl": {"open": 8, "listwise": 8}, "published": {"open": 2, "listwise": 2}}  # rows a forward pass
 
 
 def build(workspace: Path) -> Path:
@@ -82,7 +82,7 @@ def train_ours(data: Any, encoder: Any, model: Any, style: str, folder: Path) ->
     from recmerge.runs.reporter import SilentReporter
 
     sequences = build_sequences(data, encoder)
-    how = {"epochs": 1.0, "steps": None, "batch_size": ROWS[style], "micro_batch_size": MICRO["recmerge"], "learning_rate": 1e-3, "scheduler": "constant"}
+    how = {"epochs": 1.0, "steps": None, "batch_size": ROWS[style], "micro_batch_size": MICRO["recmerge"][style], "learning_rate": 1e-3, "scheduler": "constant"}
     rest = {"warmup_ratio": 0.0, "weight_decay": 0.0, "max_grad_norm": 1.0, "bf16": False, "gradient_checkpointing": False, "save_every": 10**6}
     stop = {"patience": None, "eval_every": 1, "zero_loss_steps": 10, "seed": 0, "use_cpu": True}
     extra = {"train_sampling_strategy": "group_by_length"} if style == "open" else {}
@@ -114,7 +114,7 @@ def one(system: str, style: str, folder: Path, n_users: int) -> None:
         if system == "recmerge":
             seconds, titles, losses = train_ours(data, encoder, model, style, Path(place))
         else:
-            seconds, titles, losses = train_plainly(data, encoder, model, style, Path(place), MICRO[system])
+            seconds, titles, losses = train_plainly(data, encoder, model, style, Path(place), MICRO[system][style])
     unit = 1 if sys.platform == "darwin" else 1024
     print(json.dumps({"seconds": seconds, "titles": titles, "losses": losses, "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit}))
 

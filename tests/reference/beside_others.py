@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ WIDTH, BLOCKS, HEADS, DROPOUT, LENGTH, BATCH, RATE, K = 64, 2, 2, 0.2, 20, 128, 
 HIDDEN, DROPOUT_READ = 128, 0.3  # of GRU4Rec
 PREFIXES = 512  # a batch where every beginning of a history is a row of its own: those of some 128 users
 SIDES = {"sasrec": ("rectools", "recbole"), "bert4rec": ("rectools",), "gru4rec": ("recbole",)}
+ROWS = {"rectools": "buyers", "recbole": "purchases"}  # what each makes a row of; ours is told to do the same
 
 
 def write_events(folder: Path, out: Path, n_users: int | None) -> None:
@@ -61,8 +63,8 @@ def histories(path: Path) -> dict[str, list[str]]:
     return found
 
 
-def ours(model: str, folder: Path, seed: int, epochs: int) -> dict[str, float]:
-    """Train and ask this project's ranker."""
+def ours(model: str, folder: Path, seed: int, epochs: int, rows_of: str) -> dict[str, float]:
+    """Train and ask this project's ranker, with buyers or purchases as rows."""
     import numpy as np
     import polars as pl
 
@@ -77,8 +79,10 @@ def ours(model: str, folder: Path, seed: int, epochs: int) -> dict[str, float]:
     domain = Domain("parity", "clean", catalogue, events, train.select("user_id").unique(), pl.DataFrame(), asked)
     attentive = {"blocks": BLOCKS, "heads": HEADS, "inner": 4 * WIDTH, "dropout": DROPOUT}
     same = {"hidden": HIDDEN, "layers": 1, "dropout": DROPOUT_READ} if model == "gru4rec" else attentive
+    if rows_of == "purchases":
+        same |= {"rows": rows_of, "batch_size": PREFIXES}
     how = {"max_history": LENGTH, "batch_size": BATCH, "learning_rate": RATE, "epochs": epochs, "negatives": 0, "eval_every": epochs}
-    ranker = new_ranker(model, seed=seed, settings={"width": WIDTH, **same, **how})
+    ranker = new_ranker(model, seed=seed, settings={"width": WIDTH, **how, **same})
     begin = time.perf_counter()
     ranker.fit(domain)
     seconds = time.perf_counter() - begin
@@ -214,10 +218,10 @@ def main() -> None:
     asked = parser.parse_args()
     if asked.side:
         side, model, seed, epochs = asked.side
-        run = {"ours": ours, "rectools": rectools, "recbole": recbole}[side]
+        run = {"rectools": rectools, "recbole": recbole}.get(side) or partial(ours, rows_of=side)
         print(json.dumps(run(model, asked.folder, int(seed), int(epochs))))
         return
-    pythons = {"ours": sys.executable, "rectools": asked.rectools, "recbole": asked.recbole}
+    pythons = dict.fromkeys(ROWS.values(), sys.executable) | {"rectools": asked.rectools, "recbole": asked.recbole}
     with tempfile.TemporaryDirectory() as place:
         write_events(asked.folder, Path(place), asked.users)
 
@@ -226,9 +230,8 @@ def main() -> None:
 
         for model in asked.models.split(","):
             others = [side for side in SIDES[model] if pythons[side]]
-            mine = runs("ours", model) if others else []
             for side in others:
-                print(compared(model, side, mine, runs(side, model), asked.epochs), flush=True)
+                print(compared(model, side, runs(ROWS[side], model), runs(side, model), asked.epochs), flush=True)
 
 
 if __name__ == "__main__":
