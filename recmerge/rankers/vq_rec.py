@@ -12,13 +12,13 @@ from pydantic import Field
 from torch import nn
 from torch.nn import functional
 
-from recmerge.rankers.sentence_embeddings import READER_NEEDS
+from recmerge.rankers.kept import kept
+from recmerge.rankers.sentence_encoder import READER_NEEDS
 from recmerge.rankers.sequential.batches import Batch, Rows
 from recmerge.rankers.sequential.losses import info_nce
 from recmerge.rankers.sequential.model import ItemRepresentation, SequentialModel
 from recmerge.rankers.sequential.purchases import COLD, Purchases, validation_questions
 from recmerge.rankers.sequential.ranker import device_of
-from recmerge.rankers.sequential.text import kept
 from recmerge.rankers.sequential.together import TransferModel, TransferRanker, TransferSettings
 from recmerge.rankers.sequential.training import train
 from recmerge.rankers.sequential.transformer import TransformerEncoder
@@ -158,7 +158,7 @@ def learn_codes(vectors: npt.NDArray[np.floating[Any]], digits: int, bits: int) 
     """
     known = np.ascontiguousarray(vectors, dtype=np.float32)
     told = f"{version('faiss-cpu')} {digits} {bits} {known.shape}".encode() + known.tobytes()
-    return kept("codes", told, lambda: _coded(known, digits, bits))
+    return kept("codes", told, lambda: {"codes": _coded(known, digits, bits)})["codes"]
 
 
 def _coded(known: npt.NDArray[np.float32], digits: int, bits: int) -> Codes:

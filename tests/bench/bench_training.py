@@ -82,7 +82,14 @@ def train_ours(data: Any, encoder: Any, model: Any, style: str, folder: Path) ->
     from recmerge.runs.reporter import SilentReporter
 
     sequences = build_sequences(data, encoder)
-    how = {"epochs": 1.0, "steps": None, "batch_size": ROWS[style], "micro_batch_size": MICRO["recmerge"][style], "learning_rate": 1e-3, "scheduler": "constant"}
+    how = {
+        "epochs": 1.0,
+        "steps": None,
+        "batch_size": ROWS[style],
+        "micro_batch_size": MICRO["recmerge"][style],
+        "learning_rate": 1e-3,
+        "scheduler": "constant",
+    }
     rest = {"warmup_ratio": 0.0, "weight_decay": 0.0, "max_grad_norm": 1.0, "bf16": False, "gradient_checkpointing": False, "save_every": 10**6}
     stop = {"patience": None, "eval_every": 1, "zero_loss_steps": 10, "seed": 0, "use_cpu": True}
     extra = {"train_sampling_strategy": "group_by_length"} if style == "open" else {}

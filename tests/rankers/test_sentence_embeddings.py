@@ -8,7 +8,7 @@ import pytest
 
 from recmerge.data.dataset import Domain, Example
 from recmerge.errors import ArtifactError
-from recmerge.rankers import missing_modules, sentence_embeddings
+from recmerge.rankers import missing_modules, sentence_encoder
 from recmerge.rankers.sentence_embeddings import SentenceEmbeddingsRanker, SentenceEmbeddingsSettings
 
 VECTORS = {"north": (0, 1), "east": (1, 0), "northeast": (sqrt(0.5), sqrt(0.5)), "south": (0, -1)}
@@ -25,7 +25,7 @@ def scores(ranker: SentenceEmbeddingsRanker, history: str, candidates: str) -> l
 
 
 @pytest.fixture
-def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
     """The titles that a model of four words was given to read."""
     given: list[str] = []
 
@@ -33,8 +33,9 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         given.extend(titles)
         return np.asarray([VECTORS[t] for t in titles], dtype=np.float32).reshape(-1, 2), 1
 
-    monkeypatch.setattr(sentence_embeddings, "encode", encode)
-    monkeypatch.setattr(sentence_embeddings, "model_folder", Path)
+    monkeypatch.setattr(sentence_encoder, "encode", encode)
+    monkeypatch.setattr(sentence_encoder, "model_folder", Path)
+    monkeypatch.setenv("RECMERGE_CACHE", str(tmp_path / "cache"))
     return given
 
 
@@ -64,6 +65,10 @@ def test_equal_titles_are_read_once_and_tie(read: list[str]) -> None:
     assert read == ["east", "north", "northeast", "south"]
     assert scores(ranker, "xe", "n")[0] == scores(ranker, "xe", "m")[0]
     assert ranker.facts == {"titles_cut": {"sports": 1}}
+    again = compass()
+    assert len(read) == 4  # what was read before is kept
+    assert (again.learnt["sports"].vectors == ranker.learnt["sports"].vectors).all()
+    assert again.facts == ranker.facts
 
 
 @real_model

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from recmerge.lm.device import pick_device
 from recmerge.rankers.protocol import RankerSettings
-from recmerge.rankers.sentence_embeddings import READER_NEEDS
+from recmerge.rankers.sentence_encoder import READER_NEEDS
 from recmerge.rankers.sequential.batches import Batch, Rows
 from recmerge.rankers.sequential.losses import at_questions, drawn_softmax, full_softmax
 from recmerge.rankers.sequential.model import ItemRepresentation, SequenceEncoder, SequentialModel

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from recmerge.rankers.sequential import text
-from recmerge.rankers.sequential.text import cache_folder, kept, title_vectors
+from recmerge.rankers import sentence_encoder
+from recmerge.rankers.sentence_encoder import read_titles
 
 
 @pytest.fixture
@@ -21,19 +21,19 @@ def read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[list[str]]:
 
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "config.json").write_text("{}")
-    monkeypatch.setattr(text, "encode", encode)
+    monkeypatch.setattr(sentence_encoder, "encode", encode)
     monkeypatch.setenv("RECMERGE_CACHE", str(tmp_path / "cache"))
-    text._identity.cache_clear()
+    sentence_encoder._identity.cache_clear()
     return given
 
 
 def vectors(titles: Sequence[str], tmp_path: Path) -> np.ndarray:
-    return title_vectors(titles, str(tmp_path / "model"))
+    return read_titles(titles, str(tmp_path / "model")).vectors
 
 
 def test_titles_are_read_once_whatever_their_order(read: list[list[str]], tmp_path: Path) -> None:
     first = vectors(["tent", "mat", "tent"], tmp_path)
-    assert first.dtype == np.float16
+    assert first.dtype == np.float32
     assert first[:, 0].tolist() == [4, 3, 4]
     assert (vectors(["mat", "tent"], tmp_path) == first[[1, 0]]).all()
     assert read == [["mat", "tent"]]
@@ -44,7 +44,7 @@ def test_other_titles_and_another_model_are_read_anew(read: list[list[str]], tmp
     vectors(["tent"], tmp_path)
     vectors(["tent", "mat"], tmp_path)
     (tmp_path / "model" / "config.json").write_text('{"other": 1}')
-    text._identity.cache_clear()
+    sentence_encoder._identity.cache_clear()
     vectors(["tent"], tmp_path)
     assert read == [["tent"], ["mat", "tent"], ["tent"]]
 
@@ -64,21 +64,3 @@ def test_a_cache_that_cannot_be_written_costs_time_only(read: list[list[str]], t
     (tmp_path / "cache").write_text("a file where a folder should be")
     assert (vectors(["tent"], tmp_path) == vectors(["tent"], tmp_path)).all()
     assert len(read) == 2
-
-
-def test_what_is_kept_is_told_apart_by_kind_and_content(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("RECMERGE_CACHE", str(tmp_path))
-    asked = [("a", b"1"), ("a", b"2"), ("b", b"1"), ("a", b"1")]
-    found = [kept(kind, told, lambda place=place: np.asarray([place])).tolist() for place, (kind, told) in enumerate(asked)]  # type: ignore[misc]
-    assert found == [[0], [1], [2], [0]]
-
-
-def test_where_the_cache_lies(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("RECMERGE_CACHE", "~/own")
-    assert cache_folder() == tmp_path / "own"
-    monkeypatch.delenv("RECMERGE_CACHE")
-    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    assert cache_folder() == tmp_path / ".cache" / "recmerge"
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    assert cache_folder() == tmp_path / "xdg" / "recmerge"
