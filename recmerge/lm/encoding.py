@@ -6,17 +6,13 @@ from functools import cached_property, partial
 from typing import Any, Literal
 
 from recmerge.data.prompts import (
-    BULLET,
-    NO,
     PUBLISHED_WORDING,
-    YES,
     Chat,
     Wording,
     render_answer,
     render_index,
     render_listwise,
     render_published,
-    render_yes_no,
 )
 from recmerge.errors import ArtifactError
 from recmerge.lm.labels import Label, first_labels, one_token_labels
@@ -184,62 +180,6 @@ class Encoder:
         ids, n_kept = found
         return Encoded(tuple(ids), n_kept, len(history) - n_kept)
 
-    def yes_no(self, history: Sequence[Sequence[int]], reserve: int) -> tuple[int, ...]:
-        """Encode the question whether a title is bought next, up to where that title goes, leaving out the oldest titles until it fits.
-
-        In the open style there are no words, only titles with an end token behind each; all other styles have one wording.
-
-        Args:
-            history: Ids of titles, see `title`, oldest first.
-            reserve: Tokens kept free for the title, `yes_no_ending` and the answer.
-
-        Returns:
-            Token ids; the question with no history where not even one title fits.
-        """
-        before, after, left, right = self._yes_no_frame
-        room = self.settings.max_length - reserve - len(before) - len(after)
-        kept: list[int] = []
-        limit = self.settings.max_history
-        for title in reversed(history if limit is None else history[-limit:]):
-            line = [*left, *title, *right]
-            if len(kept) + len(line) > room:
-                break
-            kept = line + kept
-        return (*before, *kept, *after)
-
-    @cached_property
-    def yes_no_ending(self) -> tuple[int, ...]:
-        """Ids between the title in question and the answer."""
-        if self.settings.style == "open":
-            return (self.end_id,)
-        return tuple(self._frame(render_yes_no([]).system)[1])
-
-    @cached_property
-    def yes_no_answers(self) -> tuple[int, int]:
-        """The first token of Yes and of No.
-
-        Returns:
-            Their ids.
-
-        Raises:
-            ArtifactError: They begin alike.
-        """
-        yes, no = (ids[0] for ids in self.plain([YES, NO]))
-        if yes == no:
-            raise ArtifactError(f"the tokenizer begins '{YES}' and '{NO}' with the same token", fix="use another base model")
-        return yes, no
-
-    @cached_property
-    def _yes_no_frame(self) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
-        """What stands before the history and behind it, and around each of its titles."""
-        if self.settings.style == "open":
-            return self.start_ids, (), (), (self.end_id,)
-        chat = render_yes_no([_MARK])
-        line = f"{BULLET}{_MARK}\n"
-        before, _, after = chat.user.partition(line)
-        pieces = self.plain([before, after, *line.split(_MARK)])
-        return (*self._frame(chat.system)[0], *pieces[0]), pieces[1], pieces[2], pieces[3]
-
     def _open(self, history: list[str], room: int) -> tuple[list[int], int] | None:
         """Titles one after another, each with its end token, as many of the newest as fit."""
         if len(self.start_ids) > room:
@@ -284,11 +224,18 @@ class Encoder:
         return (render_listwise if self.settings.style == "listwise" else partial(render_published, wording=self.wording)), candidates
 
     def _encode_chat(self, chat: Chat) -> list[int]:
-        before, after = self._frame(chat.system)
+        before, after = self.frame(chat.system)
         return [*before, *self.plain([chat.user])[0], *after]
 
-    def _frame(self, system: str) -> tuple[list[int], list[int]]:
-        """What the chat template puts around the user's text; plain lines where there is no template."""
+    def frame(self, system: str) -> tuple[list[int], list[int]]:
+        """Return what stands around a user's text: what the chat template puts there, plain lines where there is no template.
+
+        Args:
+            system: The instruction that goes before.
+
+        Returns:
+            The ids before it and behind it.
+        """
         if system not in self._frames:
             if self.tokenizer.chat_template:
                 turns = [{"role": "system", "content": system}, {"role": "user", "content": _MARK}]

@@ -15,6 +15,7 @@ from recmerge.evaluation.metrics import expected_metric
 from recmerge.lm.cores import one_core_each
 from recmerge.lm.scoring import Scorer
 from recmerge.lm.title_tree import Question
+from recmerge.lm.yes_no import YesNoEncoder
 from recmerge.rankers.per_domain import Numbers
 from recmerge.rankers.protocol import Scores, empty_scores
 from recmerge.rankers.sequential.batches import Batch
@@ -57,6 +58,7 @@ class TallRecModel(nn.Module):
         self.lm = lm
         self.settings = settings
         self.register_buffer("words", torch.full((sizes["n_items"] + 1, sizes["longest"]), -1, dtype=torch.int32))
+        self.asks = YesNoEncoder(lm.held.encoder)
         self.scorer = Scorer(lm.held.model, lm.held.encoder.end_id)
         self._titles: dict[int, tuple[int, ...]] = {}
 
@@ -76,9 +78,9 @@ class TallRecModel(nn.Module):
         Returns:
             The prompt, and behind it each candidate's title, the question's end and Yes.
         """
-        encoder = self.lm.held.encoder
-        endings = tuple((*self.title(number), *encoder.yes_no_ending, encoder.yes_no_answers[0]) for number in candidates)
-        return Question(encoder.yes_no([self.title(number) for number in history], max(map(len, endings))), endings)
+        asks = self.asks
+        endings = tuple((*self.title(number), *asks.ending, asks.answers[0]) for number in candidates)
+        return Question(asks.question([self.title(number) for number in history], max(map(len, endings))), endings)
 
     def logits(self, questions: Sequence[Question]) -> torch.Tensor:
         """Return (N, V) of the tokens that the N answers to all questions begin with."""
@@ -86,7 +88,7 @@ class TallRecModel(nn.Module):
 
     def margins(self, questions: Sequence[Question]) -> list[torch.Tensor]:
         """Return, for each question, by how much (C,) the logit of Yes exceeds that of No."""
-        yes, no = self.lm.held.encoder.yes_no_answers
+        yes, no = self.asks.answers
         logits = self.logits(questions)
         return list((logits[:, yes] - logits[:, no]).split([len(question.answers) for question in questions]))
 
@@ -97,7 +99,7 @@ class TallRecModel(nn.Module):
         asked = torch.cat([targets, drawn], 1)
         rows = zip(batch.items.tolist(), asked.tolist(), strict=True)
         questions = [self.question([n for n in history if n > COLD], [n for n in candidates if n > COLD]) for history, candidates in rows]
-        yes, no = self.lm.held.encoder.yes_no_answers
+        yes, no = self.asks.answers
         is_bought = torch.zeros_like(asked, dtype=torch.bool)
         is_bought[:, 0] = True
         right = torch.where(is_bought, yes, no)[asked > COLD]

@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from recmerge.lm.encoding import Encoder, PromptSettings
 from recmerge.lm.title_tree import Question
+from recmerge.lm.yes_no import YesNoEncoder
 from recmerge.rankers import CatalogueRanker
 from recmerge.rankers.sequential.purchases import read_purchases
 from recmerge.rankers.sequential.ranker import Fitted
@@ -47,7 +48,7 @@ def asked_alone(question: Question, place: int) -> torch.Tensor:
 
 
 def test_margins_are_those_of_each_question_alone() -> None:
-    yes, no = model().lm.held.encoder.yes_no_answers
+    yes, no = model().asks.answers
     asked = [model().question([1, 2, 3], [4, 5, 0, 6]), model().question([7], [8, 4])]
     for question, found in zip(asked, model().margins(asked), strict=True):
         alone = [asked_alone(question, place) for place in range(len(question.answers))]
@@ -67,7 +68,7 @@ def test_scores_are_margins_and_the_history_is_cut() -> None:
 def test_the_loss_is_yes_for_the_purchase_and_no_for_what_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
     drawn = torch.tensor([[[4, 5]], [[6, 0]]])  # one draw found nothing
     monkeypatch.setattr("recmerge.rankers.tallrec.draw_negatives", lambda n_items, n, history: drawn)
-    yes, no = model().lm.held.encoder.yes_no_answers
+    yes, no = model().asks.answers
     by_hand = []
     for history, candidates in (([1, 2], [3, 4, 5]), ([7], [8, 6])):
         asked = model().question(history, candidates)
@@ -101,14 +102,14 @@ def test_the_whole_catalogue_is_too_much_to_ask() -> None:
 
 def test_questions_in_words_and_without() -> None:
     tokenizer = model().lm.held.encoder.tokenizer
-    worded, bare = (Encoder(tokenizer, PromptSettings(style, max_length=60)) for style in ("listwise", "open"))  # type: ignore[arg-type]
-    titles = [worded.title(title) for title in ("Yoga Mat", "Face Cream")]
-    text = tokenizer.decode([*worded.yes_no(titles, 8), *titles[0], *worded.yes_no_ending])
+    worded, bare = (YesNoEncoder(Encoder(tokenizer, PromptSettings(style, max_length=60))) for style in ("listwise", "open"))  # type: ignore[arg-type]
+    titles = [worded.encoder.title(title) for title in ("Yoga Mat", "Face Cream")]
+    text = tokenizer.decode([*worded.question(titles, 8), *titles[0], *worded.ending])
     assert text == "You say Yes or No.\n\nBought so far:\n- Yoga Mat\n- Face Cream\nYes or No: is this bought next?\n- Yoga Mat\n\nAnswer:"
-    assert bare.yes_no(titles, 8) == (*bare.start_ids, *titles[0], bare.end_id, *titles[1], bare.end_id)
-    assert bare.yes_no_ending == (bare.end_id,)
-    assert len(worded.yes_no(titles * 50, 8)) <= 52
-    assert worded.yes_no(titles * 50, 8)[-5:] == worded.yes_no([], 8)[-5:]  # the oldest give way, not the question
-    yes, no = worded.yes_no_answers
+    assert bare.question(titles, 8) == (*bare.encoder.start_ids, *titles[0], bare.encoder.end_id, *titles[1], bare.encoder.end_id)
+    assert bare.ending == (bare.encoder.end_id,)
+    assert len(worded.question(titles * 50, 8)) <= 52
+    assert worded.question(titles * 50, 8)[-5:] == worded.question([], 8)[-5:]  # the oldest give way, not the question
+    yes, no = worded.answers
     assert "Yes".startswith(tokenizer.decode([yes]))
     assert "No".startswith(tokenizer.decode([no]))
