@@ -23,6 +23,24 @@ class Bert4RecSettings(TransformerSettings):
     last_ratio: float = Field(0.5, ge=0, le=1, description="share of the sequences of which the last place alone is hidden")
 
 
+class BiasedItems(IdItems):
+    """Embeddings with a bias for each item in a last column, which is scored but not read.
+
+    Args:
+        n_items: I.
+        width: D of what is read; the table has D + 1.
+    """
+
+    def __init__(self, n_items: int, width: int) -> None:
+        super().__init__(n_items, width + 1)
+        with torch.no_grad():
+            self.embedding.weight[:, -1] = 0.0
+
+    def read(self, items: torch.Tensor) -> torch.Tensor:
+        """Return (B, T, D) embeddings."""
+        return super().read(items)[..., :-1]
+
+
 class GapEncoder(SequenceEncoder):
     """A transformer that reads both sides of gaps; it expects the next purchase by a gap behind the newest.
 
@@ -71,17 +89,12 @@ class Bert4RecModel(SequentialModel):
     encoder: GapEncoder
 
     def __init__(self, n_items: int, settings: Bert4RecSettings) -> None:
-        super().__init__(IdItems(n_items, settings.width), GapEncoder(settings))
-        self.bias = nn.Parameter(torch.zeros(n_items + 1))
+        super().__init__(BiasedItems(n_items, settings.width), GapEncoder(settings))
         self.settings = settings
 
     def users(self, batch: Batch) -> torch.Tensor:
         """Return (B, D + 1): what fits a gap behind the purchases, and 1 for the items' bias."""
         return _and_one(super().users(batch))
-
-    def scored(self) -> torch.Tensor:
-        """Return (I + 1, D + 1) embeddings, the bias last."""
-        return torch.cat([self.items.table(), self.bias[:, None]], 1)
 
     def loss(self, batch: Batch) -> torch.Tensor:
         """Return the mean cross-entropy over what was hidden."""

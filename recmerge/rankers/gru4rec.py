@@ -8,7 +8,7 @@ from pydantic import Field
 from torch import nn
 
 from recmerge.rankers.sequential.batches import Batch
-from recmerge.rankers.sequential.losses import at_questions, softmax_loss
+from recmerge.rankers.sequential.losses import at_questions, rows_of, softmax_loss
 from recmerge.rankers.sequential.model import IdItems, SequenceEncoder, SequentialModel
 from recmerge.rankers.sequential.ranker import SequentialRanker
 from recmerge.rankers.sequential.settings import RowsSettings
@@ -68,8 +68,8 @@ class Gru4RecModel(SequentialModel):
             return softmax_loss(expected, vectors, targets, self.settings.negatives)
         others = vectors
         if self.settings.negatives:
-            others = vectors[torch.randint(len(vectors), (self.settings.negatives,), device=targets.device)]
-        return bpr_max((expected * vectors[targets]).sum(-1), expected @ others.T, self.settings.score_penalty)
+            others = rows_of(vectors, torch.randint(len(vectors), (self.settings.negatives,), device=targets.device))
+        return bpr_max((expected * rows_of(vectors, targets)).sum(-1), expected @ others.T, self.settings.score_penalty)
 
 
 class Gru4RecRanker(SequentialRanker):

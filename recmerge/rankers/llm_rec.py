@@ -80,7 +80,7 @@ class LlmRecModel(SequentialModel):
         settings: The ranker's.
     """
 
-    parts = 1  # questions share the drawn items that are read
+    fewest = None  # questions share the drawn items that are read
 
     items: TitleItems
     encoder: LanguageEncoder

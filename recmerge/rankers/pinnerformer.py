@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn import functional
 
 from recmerge.rankers.sequential.batches import Batch
+from recmerge.rankers.sequential.losses import rows_of
 from recmerge.rankers.sequential.model import IdItems, SequenceEncoder, SequentialModel
 from recmerge.rankers.sequential.purchases import COLD, Purchases
 from recmerge.rankers.sequential.ranker import SequentialRanker
@@ -54,6 +55,7 @@ class PinnerFormerModel(SequentialModel):
         settings: The ranker's.
     """
 
+    fewest = 64  # whose answers are one another's negatives
     share: torch.Tensor
 
     def __init__(self, n_items: int, settings: PinnerFormerSettings) -> None:
@@ -76,10 +78,11 @@ class PinnerFormerModel(SequentialModel):
         rows, places = (batch.items > COLD).nonzero(as_tuple=True)
         answers = draw_answers(batch, self.window)[rows, places]
         others = self.draw_others(answers)
-        expected, vectors = self.expectations(batch)[rows, places], self.scored()
+        expected = self.expectations(batch)[rows, places]
+        right, wrong = (functional.normalize(rows_of(self.items.table(), numbers), dim=-1) for numbers in (answers, others))
         temperature, rarity = self.temperature.clamp(min=_COLDEST), self.log_chance(min(len(answers), self.batch_negatives))
-        own = (expected * functional.embedding(answers, vectors)).sum(-1) / temperature - rarity[answers]
-        against = expected @ functional.embedding(others, vectors).T / temperature - rarity[others]
+        own = (expected * right).sum(-1) / temperature - rarity[answers]
+        against = expected @ wrong.T / temperature - rarity[others]
         against = against.masked_fill(last_places(batch.whole(), others)[rows] > places[:, None], -torch.inf)
         return (torch.cat([own[:, None], against], 1).logsumexp(1) - own).mean()
 

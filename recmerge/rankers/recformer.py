@@ -133,7 +133,7 @@ class RecFormerModel(SequentialModel):
         settings: The ranker's.
     """
 
-    parts = 1  # a part would read the whole catalogue once more
+    fewest = None  # a part would read the whole catalogue once more
 
     items: WordItems
     encoder: WordEncoder

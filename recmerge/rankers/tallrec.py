@@ -50,7 +50,7 @@ class TallRecModel(nn.Module):
     """
 
     every_place = False
-    parts = 1  # it packs its rows itself
+    fewest = None  # it packs its rows itself
     words: torch.Tensor
 
     def __init__(self, sizes: Mapping[str, int], lm: TunedLm, settings: TallRecSettings) -> None:

@@ -11,14 +11,24 @@ def model(**changed: object) -> Bert4RecModel:
 
 
 def test_a_user_is_what_fits_a_gap_behind_the_purchases() -> None:
-    made, table = model(), model().items.table()
+    made = model()
+    table, bias = made.scored()[:, :-1], made.scored()[:, -1]
     read = torch.stack([table[1], table[2], made.encoder.gap])[None]
     state = made.encoder.transformer(read, torch.ones(1, 3, dtype=torch.bool))[0, -1]
     linear, _, norm = made.encoder.head
     fits = norm(nn.functional.gelu(linear.weight @ state + linear.bias))
     users = made.users(batch([1, 2, 3]))
     torch.testing.assert_close(users[0], torch.cat([fits, torch.ones(1)]))
-    torch.testing.assert_close(users @ made.scored().T, (table @ fits + made.bias)[None])
+    torch.testing.assert_close(users @ made.scored().T, (table @ fits + bias)[None])
+
+
+def test_no_item_begins_with_a_bias_and_none_is_read() -> None:
+    made = Bert4RecModel(9, Bert4RecSettings(width=8, max_history=5, inner=16)).eval()
+    assert not made.scored()[:, -1].any()
+    before = made.users(batch([1, 2, 3]))
+    with torch.no_grad():
+        made.items.embedding.weight[:, -1] = torch.randn(10)
+    assert torch.equal(made.users(batch([1, 2, 3])), before)
 
 
 def test_the_gap_cannot_be_scored() -> None:
@@ -51,7 +61,7 @@ def test_the_loss_is_over_what_is_hidden() -> None:
     hidden = torch.tensor([[False, True, False, True], [False, False, True, False]])
     made.hidden = lambda whole: hidden  # type: ignore[method-assign]
     fits = made.encoder.fill(made.items.read(asked.whole()), asked.whole() > 0, hidden)
-    scores = fits @ made.items.table().T + made.bias
+    scores = fits @ made.scored()[:, :-1].T + made.scored()[:, -1]
     picked = [scores[0, 1].softmax(-1)[2], scores[0, 3].softmax(-1)[4], scores[1, 2].softmax(-1)[5]]
     assert value(made.loss(asked)) == pytest.approx(value(-torch.stack(picked).log().mean()), rel=1e-5)
 

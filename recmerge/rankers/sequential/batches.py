@@ -9,6 +9,8 @@ import torch
 
 from recmerge.rankers.sequential.purchases import COLD, Asked, Mixed, Purchases
 
+_PART = 256  # purchases that a CPU reads in the time of a batch's own overhead
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -60,26 +62,29 @@ class Rows:
     def __len__(self) -> int:
         return len(self.users)
 
-    def steps(self, size: int, draw: np.random.Generator, parts: int) -> Iterator[list[Batch]]:
+    def steps(self, size: int, draw: np.random.Generator, fewest: int | None) -> Iterator[list[Batch]]:
         """Yield every row once, in a new order.
 
         A step's rows are drawn from all: steps of rows of like length teach now what follows one purchase and now what follows many, and learn worse.
-        Only within a step are like lengths put together, so that few rows are padded to the longest.
+        Only within a step are like lengths put together, on a CPU, so that little is read that is padding.
 
         Args:
             size: Rows of a step.
             draw: Draws the order.
-            parts: Batches of a step at most.
+            fewest: Rows of a batch at least, where there are as many; None: a step is one batch.
 
         Yields:
             The batches of each step.
         """
         order = draw.permutation(len(self))
-        lengths = self.ends - self.starts
+        lengths = self.ends - self.starts - 1  # of what is read
         for start in range(0, len(order), size):
             rows = order[start : start + size]
             rows = rows[np.argsort(lengths[rows], kind="stable")]
-            yield [self.batch(part) for part in np.array_split(rows, min(parts, len(rows)))]
+            if fewest is None or self.bought.device.type != "cpu":
+                yield [self.batch(rows)]
+            else:
+                yield [self.batch(part) for part in np.split(rows, like_lengths(lengths[rows], fewest))]
 
     def batch(self, rows: npt.NDArray[np.int64]) -> Batch:
         """Return some rows as a batch."""
@@ -91,6 +96,32 @@ class Rows:
         if not self.every_place:
             targets[:, :-1] = COLD
         return Batch(users, items, targets, times)
+
+
+def like_lengths(lengths: npt.NDArray[np.int64], fewest: int = 1) -> list[int]:
+    """Cut rows in order of length into batches that together are read soonest, each padded to its longest row.
+
+    Args:
+        lengths: (N,) ascending.
+        fewest: Rows of a batch at least, where there are as many.
+
+    Returns:
+        Where all batches but the first begin.
+    """
+    widths, counts = np.unique(lengths, return_counts=True)
+    ends = np.concatenate([[0], counts.cumsum()])
+    cost, cut = np.zeros(len(ends)), np.zeros(len(ends), dtype=np.int64)  # of the rows up to each end, and where the last batch of them begins
+    for j in range(1, len(ends)):
+        sizes = ends[j] - ends[:j]
+        costs = np.where((sizes >= fewest) | (ends[:j] == 0), cost[:j] + sizes * widths[j - 1] + _PART, np.inf)
+        cut[j] = costs.argmin()
+        cost[j] = costs[cut[j]]
+    begins = []
+    at = int(cut[-1])
+    while at:
+        begins.append(int(ends[at]))
+        at = int(cut[at])
+    return begins[::-1]
 
 
 def history_batches(asked: Asked, max_history: int, size: int, device: torch.device) -> Iterator[tuple[npt.NDArray[np.int64], Batch]]:

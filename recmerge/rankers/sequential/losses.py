@@ -26,6 +26,22 @@ def at_questions(expected: torch.Tensor, targets: torch.Tensor) -> tuple[torch.T
     return expected[asked], targets[asked]
 
 
+def rows_of(table: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
+    """Look rows up.
+
+    Of a table of weights the gradient is sparse: the batches of a step look up many times, and each time a dense one would be as large as the catalogue.
+    `train` makes the sum of a step's gradients dense.
+
+    Args:
+        table: (I + 1, D).
+        numbers: Any shape.
+
+    Returns:
+        The shape of the numbers, and D.
+    """
+    return functional.embedding(numbers, table, sparse=table.is_leaf and table.requires_grad)
+
+
 def full_softmax(expected: torch.Tensor, table: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """Return the mean cross-entropy over the whole catalogue, nats.
 
@@ -60,7 +76,7 @@ def softmax_loss(expected: torch.Tensor, table: torch.Tensor, targets: torch.Ten
     if not 0 < n_negatives < n_items:
         return full_softmax(expected, table, targets)
     drawn = torch.randint(n_items + 1, (n_negatives,), device=expected.device)
-    return drawn_softmax(expected, functional.embedding(targets, table), functional.embedding(drawn, table), drawn[None, :] == targets[:, None], n_items)
+    return drawn_softmax(expected, rows_of(table, targets), rows_of(table, drawn), drawn[None, :] == targets[:, None], n_items)
 
 
 def drawn_softmax(expected: torch.Tensor, right: torch.Tensor, wrong: torch.Tensor, is_answer: torch.Tensor, n_items: int) -> torch.Tensor:
@@ -131,7 +147,7 @@ def pair_loss(expected: torch.Tensor, table: torch.Tensor, batch: Batch) -> torc
     """
     asked = batch.targets > COLD
     drawn = draw_negatives(len(table) - 1, 1, batch.whole())[:, 1:, 0]
-    scores = [(expected[asked] * table[numbers[asked]]).sum(-1) for numbers in (batch.targets, drawn)]
+    scores = [(expected[asked] * rows_of(table, numbers[asked])).sum(-1) for numbers in (batch.targets, drawn)]
     return binary_cross_entropy(*scores)
 
 

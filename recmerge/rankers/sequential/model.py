@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from recmerge.rankers.sequential.batches import Batch
-from recmerge.rankers.sequential.losses import at_questions, pair_loss, softmax_loss
+from recmerge.rankers.sequential.losses import at_questions, pair_loss, rows_of, softmax_loss
 from recmerge.rankers.sequential.purchases import COLD
 
 
@@ -26,7 +26,7 @@ class ItemRepresentation(nn.Module, ABC):
         Returns:
             The rows of `table`, unless a model reads items otherwise than it scores them.
         """
-        return nn.functional.embedding(items, self.table())
+        return rows_of(self.table(), items)
 
 
 class SequenceEncoder(nn.Module, ABC):
@@ -64,7 +64,7 @@ class IdItems(ItemRepresentation):
 
     def read(self, items: torch.Tensor) -> torch.Tensor:
         """Return (B, T, D) embeddings."""
-        return self.embedding(items)  # type: ignore[no-any-return]
+        return rows_of(self.embedding.weight, items)
 
 
 class SequentialModel(nn.Module, ABC):
@@ -76,7 +76,7 @@ class SequentialModel(nn.Module, ABC):
     """
 
     every_place: bool = True  # a question at every place of a sequence; False: at the last, and a row for every purchase
-    parts: int = 4  # in which a step's rows are read, by length; 1 where a loss compares rows, or reads much once for all
+    fewest: int | None = 1  # rows of a batch at least, where a loss compares rows; None: a step is one batch, where it reads much once for all
 
     def __init__(self, items: ItemRepresentation, encoder: SequenceEncoder) -> None:
         super().__init__()

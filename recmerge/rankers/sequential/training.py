@@ -133,7 +133,7 @@ def train(
         before_epoch()
         last_step = None if deadline is None else deadline - watch.seconds  # the last evaluation is within the minutes too
         is_over = partial(schedule.is_past, last_step)
-        steps = islice(rows.steps(schedule.batch_size, draw, 1 if loss else model.parts), schedule.epoch_steps)
+        steps = islice(rows.steps(schedule.batch_size, draw, None if loss else model.fewest), schedule.epoch_steps)
         total = _epoch(model, steps, loss or model.loss, optimizer, is_over)
         ends = is_over()
         watch.losses.append(total)
@@ -195,6 +195,7 @@ def _epoch(
             found = share * loss(part)
             found.backward()
             total = total.to(found.device) + found.detach()
+        _make_dense(optimizer)
         optimizer.step()
         n += 1
         if is_over():
@@ -203,6 +204,13 @@ def _epoch(
     if not np.isfinite(mean):
         raise FloatingPointError(f"the loss is {mean}")
     return mean
+
+
+def _make_dense(optimizer: torch.optim.Optimizer) -> None:
+    """Add up what `rows_of` left sparse."""
+    for weights in (w for group in optimizer.param_groups for w in group["params"]):
+        if weights.grad is not None and weights.grad.is_sparse:
+            weights.grad = weights.grad.to_dense()
 
 
 def _shares(parts: Sequence[Batch]) -> torch.Tensor:

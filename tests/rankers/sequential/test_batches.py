@@ -1,9 +1,12 @@
+from itertools import combinations
+
 import numpy as np
 import pytest
 import torch
 from sequences import purchases
 
-from recmerge.rankers.sequential.batches import Batch, Rows, history_batches
+from recmerge.rankers.sequential import batches
+from recmerge.rankers.sequential.batches import Batch, Rows, history_batches, like_lengths
 from recmerge.rankers.sequential.purchases import Asked
 
 CPU = torch.device("cpu")
@@ -50,7 +53,7 @@ def test_every_row_once_an_epoch(every_place: bool, size: int) -> None:
     draw = np.random.default_rng(1)
     histories = [draw.integers(1, 10, draw.integers(0, 12)).tolist() for _ in range(200)]
     made = Rows(purchases(*histories), 5, every_place=every_place, device=CPU)
-    batches = [batch for step in made.steps(size, draw, 3) for batch in step]
+    batches = [batch for step in made.steps(size, draw, 1) for batch in step]
     found = [(int(u), tuple(t for t in whole.tolist() if t)) for b in batches for u, whole in zip(b.users, b.whole(), strict=True)]
     if every_place:
         wanted = [(u, tuple(h[-6:])) for u, h in enumerate(histories, start=1) if len(h) > 1]
@@ -63,10 +66,9 @@ def test_a_step_is_drawn_from_all_rows_and_read_by_length() -> None:
     made = Rows(purchases(*[[1] * length for length in range(2, 34)]), 50, every_place=True, device=CPU)
 
     def drawn(seed: int) -> list[list[list[int]]]:
-        return [[b.users.tolist() for b in step] for step in made.steps(8, np.random.default_rng(seed), 4)]
+        return [[b.users.tolist() for b in step] for step in made.steps(8, np.random.default_rng(seed), 2)]
 
     first, second = drawn(1), drawn(2)
-    assert [[len(part) for part in step] for step in first] == [[2] * 4] * 4
     for step in first:
         users = [user for part in step for user in part]  # buyer n has n + 1 purchases
         assert users == sorted(users)
@@ -75,15 +77,37 @@ def test_a_step_is_drawn_from_all_rows_and_read_by_length() -> None:
     assert first == drawn(1)
 
 
-def test_no_part_is_empty() -> None:
-    made = Rows(purchases(*[[1, 2]] * 9), 50, every_place=True, device=CPU)
-    assert [[len(b.users) for b in step] for step in made.steps(7, np.random.default_rng(0), 4)] == [[2, 2, 2, 1], [1, 1]]
+def test_a_step_in_one_batch() -> None:
+    made = Rows(purchases(*[[1] * length for length in (2, 50, 3)] * 100), 50, every_place=True, device=CPU)
+    assert [[len(b.users) for b in step] for step in made.steps(200, np.random.default_rng(0), None)] == [[200], [100]]
+
+
+@pytest.mark.parametrize("fewest", [1, 40])
+def test_like_lengths_are_the_best_of_all_cuts(fewest: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batches, "_PART", 30)
+    draw = np.random.default_rng(4)
+    lengths = np.sort(draw.choice([1, 2, 3, 5, 8, 13, 21], size=100, p=[0.3, 0.2, 0.2, 0.1, 0.1, 0.05, 0.05]))
+
+    def cost(begins: tuple[int, ...]) -> float:
+        parts = np.split(lengths, begins)
+        return sum(len(part) * part[-1] + 30 for part in parts) if min(map(len, parts)) >= fewest else np.inf
+
+    edges = np.flatnonzero(np.diff(lengths)) + 1
+    every = [cut for n in range(len(edges) + 1) for cut in combinations(edges.tolist(), n)]
+    found = like_lengths(lengths, fewest)
+    assert cost(tuple(found)) == min(map(cost, every))
+    assert len(found) > 0
+
+
+def test_too_few_rows_are_one_batch() -> None:
+    assert like_lengths(np.asarray([1, 2, 500]), 4) == []
+    assert like_lengths(np.asarray([7])) == []
 
 
 def test_nothing_to_learn_from() -> None:
     made = Rows(purchases([1], [], n_items=1), 5, every_place=True, device=CPU)
     assert len(made) == 0
-    assert list(made.steps(4, np.random.default_rng(0), 4)) == []
+    assert list(made.steps(4, np.random.default_rng(0), 1)) == []
 
 
 def test_histories_that_are_asked() -> None:
