@@ -1,8 +1,8 @@
 """From titles to token ids: prompt, answer and end token always whole."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any, Literal
 
 from recmerge.data.prompts import (
@@ -172,13 +172,38 @@ class Encoder:
             The prompt, or None where it does not fit even without a history.
         """
         room = self.settings.max_length - reserve
-        limit = self.settings.max_history
-        kept = list(history if limit is None else history[-limit:])
+        kept = self._newest(history)
         found = self._open(kept, room) if self.settings.style == "open" else self._chat(kept, candidates, room)
         if found is None:
             return None
         ids, n_kept = found
         return Encoded(tuple(ids), n_kept, len(history) - n_kept)
+
+    def prompts(self, asked: Sequence[tuple[Sequence[str], Sequence[str], int]]) -> list[Encoded | None]:
+        """Encode many prompts at once, on all cores; see `prompt`.
+
+        Args:
+            asked: B histories, candidates and reserves.
+
+        Returns:
+            What `prompt` returns for each.
+        """
+        if self.settings.style == "open":
+            return [self.prompt(*one) for one in asked]
+        chats = [self._chat_of(self._newest(history), candidates) for history, candidates, _ in asked]
+        found: list[Encoded | None] = []
+        for one, chat, ids in zip(asked, chats, self.plain([chat.user for chat in chats]) if chats else (), strict=True):
+            history, _, reserve = one
+            before, after = self.frame(chat.system)
+            whole = (*before, *ids, *after)
+            n_kept = len(self._newest(history))
+            fits = len(whole) <= self.settings.max_length - reserve
+            found.append(Encoded(whole, n_kept, len(history) - n_kept) if fits else self.prompt(*one))
+        return found
+
+    def _newest(self, history: Sequence[str]) -> list[str]:
+        limit = self.settings.max_history
+        return list(history if limit is None else history[-limit:])
 
     def _open(self, history: list[str], room: int) -> tuple[list[int], int] | None:
         """Titles one after another, each with its end token, as many of the newest as fit."""
@@ -198,10 +223,11 @@ class Encoder:
 
     def _chat(self, history: list[str], candidates: Sequence[str], room: int) -> tuple[list[int], int] | None:
         """The longest suffix of the history whose whole chat fits, found by bisection."""
-        render, candidates = self._renderer(candidates)
 
         def encode(n: int) -> list[int]:
-            return self._encode_chat(render(history[len(history) - n :], candidates))
+            chat = self._chat_of(history[len(history) - n :], candidates)
+            before, after = self.frame(chat.system)
+            return [*before, *self.plain([chat.user])[0], *after]
 
         ids = encode(len(history))
         if len(ids) <= room:
@@ -216,16 +242,14 @@ class Encoder:
                 high = middle - 1
         return best
 
-    def _renderer(self, candidates: Sequence[str]) -> tuple[Callable[[Sequence[str], Sequence[str]], Chat], Sequence[str]]:
-        """Return what renders a chat of this style, and the candidates as it lists them."""
+    def _chat_of(self, history: Sequence[str], candidates: Sequence[str]) -> Chat:
+        """Render a chat of this style."""
         if self.settings.style == "index":
             label_of = self._label_of(candidates)
-            return partial(render_index, labels=[label for label, _ in label_of.values()]), list(label_of)
-        return (render_listwise if self.settings.style == "listwise" else partial(render_published, wording=self.wording)), candidates
-
-    def _encode_chat(self, chat: Chat) -> list[int]:
-        before, after = self.frame(chat.system)
-        return [*before, *self.plain([chat.user])[0], *after]
+            return render_index(history, list(label_of), [label for label, _ in label_of.values()])
+        if self.settings.style == "listwise":
+            return render_listwise(history, candidates)
+        return render_published(history, candidates, self.wording)
 
     def frame(self, system: str) -> tuple[list[int], list[int]]:
         """Return what stands around a user's text: what the chat template puts there, plain lines where there is no template.

@@ -14,6 +14,7 @@ from recmerge.errors import DataError
 from recmerge.lm.encoding import Encoder
 
 IGNORE = -100  # a label that no loss is taken of
+_PROMPTS = 256  # encoded together, on all cores
 
 
 @dataclass
@@ -113,28 +114,32 @@ def build_sequences(
 
 
 def _row_sequences(data: TrainingSet, rows: pl.DataFrame, encoder: Encoder, out: Sequences, seed: int, enough: int | None, advance: Callable[[], None]) -> None:
-    style, has_answer = encoder.settings.style, "answer" in rows.columns
-    for n_read, row in enumerate(rows.iter_rows(named=True)):
-        if out.counts.sequences == enough:
-            out.counts.rows_unread = rows.height - n_read
-            break
-        advance()
-        domain = data.domains[row["domain"]]
-        titles = domain.titles
-        listed = _shuffled(row, seed) if style == "index" else row["candidates"]
-        candidates = [titles[i] for i in listed]
-        if style == "index":
-            answer = encoder.answers(candidates)[listed.index(row["target"])]
-        else:
-            answer = encoder.answer(*(titles[i] for i in (row["answer"] if has_answer and style == "published" else [row["target"]])))
-        history = [titles[i] for i in domain.sequences[row["user_id"]][: row["position"]]]
-        prompt = encoder.prompt(history, candidates, reserve=len(answer))
-        if prompt is None:
-            out.counts.rows_dropped += 1
-            continue
-        out.counts.rows_trained += 1
-        out.counts.rows_trimmed += prompt.n_dropped > 0
-        out.add([*prompt.ids, *answer], [IGNORE] * len(prompt.ids) + list(answer))
+    for part in rows.iter_slices(_PROMPTS):
+        asked = [_row_question(row, data, encoder, seed) for row in part.iter_rows(named=True)]
+        for (answer, _), prompt in zip(asked, encoder.prompts([question for _, question in asked]), strict=True):
+            if out.counts.sequences == enough:
+                out.counts.rows_unread = rows.height - out.counts.rows_trained - out.counts.rows_dropped
+                return
+            advance()
+            if prompt is None:
+                out.counts.rows_dropped += 1
+                continue
+            out.counts.rows_trained += 1
+            out.counts.rows_trimmed += prompt.n_dropped > 0
+            out.add([*prompt.ids, *answer], [IGNORE] * len(prompt.ids) + list(answer))
+
+
+def _row_question(row: dict[str, Any], data: TrainingSet, encoder: Encoder, seed: int) -> tuple[tuple[int, ...], tuple[list[str], list[str], int]]:
+    """Return a row's answer in tokens, and its prompt's history, candidates and reserve."""
+    style, domain = encoder.settings.style, data.domains[row["domain"]]
+    titles = domain.titles
+    listed = _shuffled(row, seed) if style == "index" else row["candidates"]
+    candidates = [titles[i] for i in listed]
+    if style == "index":
+        answer = encoder.answers(candidates)[listed.index(row["target"])]
+    else:
+        answer = encoder.answer(*(titles[i] for i in (row["answer"] if "answer" in row and style == "published" else [row["target"]])))
+    return answer, ([titles[i] for i in domain.sequences[row["user_id"]][: row["position"]]], candidates, len(answer))
 
 
 def _shuffled(row: dict[str, Any], seed: int) -> list[str]:

@@ -38,6 +38,18 @@ def test_no_history_is_a_prompt_too(tokenizer: PreTrainedTokenizerFast) -> None:
     assert prompt.ids == (1,)
 
 
+@pytest.mark.parametrize("style", ["open", "listwise", "index", "published"])
+def test_many_prompts_are_what_each_is_alone(tokenizer: PreTrainedTokenizerFast, style: str) -> None:
+    titles = [f"title {i:02d}" for i in range(50)]
+    asked = [(titles[:n], ["one", "two"] * (n > 5), reserve) for n, reserve in ((0, 5), (3, 5), (20, 5), (50, 40), (50, 5), (1, 5000))]
+    encoder = Encoder(tokenizer, PromptSettings(style, 700, max_history=30))  # type: ignore[arg-type]
+    alone = [encoder.prompt(*one) for one in asked]
+    assert encoder.prompts(asked) == alone
+    assert encoder.prompts([]) == []
+    assert alone[-1] is None
+    assert len({prompt.n_history for prompt in alone if prompt is not None}) > 3
+
+
 @pytest.mark.parametrize("style", ["listwise", "published"])
 def test_chat_prompt_keeps_candidates_whole_and_drops_oldest(tokenizer: PreTrainedTokenizerFast, style: str) -> None:
     history = [f"title {i:02d}" for i in range(50)]
