@@ -86,7 +86,7 @@ def build_sequences(
         max_rows: Use the first rows only; None uses all.
         enough: Sequences of one row after which to stop, which begin at a row drawn by the seed; None: all rows.
         seed: Of that row, and of the candidates' order in the index style.
-        advance: Is called for each row.
+        advance: Is called for each sequence of one row.
 
     Returns:
         The sequences and counts.
@@ -120,10 +120,10 @@ def _row_sequences(data: TrainingSet, rows: pl.DataFrame, encoder: Encoder, out:
             if out.counts.sequences == enough:
                 out.counts.rows_unread = rows.height - out.counts.rows_trained - out.counts.rows_dropped
                 return
-            advance()
             if prompt is None:
                 out.counts.rows_dropped += 1
                 continue
+            advance()
             out.counts.rows_trained += 1
             out.counts.rows_trimmed += prompt.n_dropped > 0
             out.add([*prompt.ids, *answer], [IGNORE] * len(prompt.ids) + list(answer))
