@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[2]
 BASE = ROOT / "recmerge/assets/base/nano"
 STYLES = {"open": (160, 10, 12), "listwise": (900, 8, 10)}  # max_length, max_history, max_title_tokens
 ROWS = {"open": 32, "listwise": 16}  # a step
-MICRO = {"recmerge": {"open": 8, "listwise": 4}, "trl": {"open": 8, "listwise": 8}, "published": {"open": 2, "listwise": 2}}  # rows a forward pass
+MICRO = {"recmerge": 4, "trl": 8, "published": 2}  # rows a forward pass
 
 
 def build(workspace: Path) -> Path:
@@ -86,7 +86,7 @@ def train_ours(data: Any, encoder: Any, model: Any, style: str, folder: Path) ->
         "epochs": 1.0,
         "steps": None,
         "batch_size": ROWS[style],
-        "micro_batch_size": MICRO["recmerge"][style],
+        "micro_batch_size": MICRO["recmerge"],
         "learning_rate": 1e-3,
         "scheduler": "constant",
     }
@@ -121,7 +121,7 @@ def one(system: str, style: str, folder: Path, n_users: int) -> None:
         if system == "recmerge":
             seconds, titles, losses = train_ours(data, encoder, model, style, Path(place))
         else:
-            seconds, titles, losses = train_plainly(data, encoder, model, style, Path(place), MICRO[system][style])
+            seconds, titles, losses = train_plainly(data, encoder, model, style, Path(place), MICRO[system])
     unit = 1 if sys.platform == "darwin" else 1024
     print(json.dumps({"seconds": seconds, "titles": titles, "losses": losses, "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit}))
 
