@@ -9,7 +9,7 @@ import polars as pl
 
 from recmerge.evaluation.metrics import expected_metric
 from recmerge.evaluation.ranks import Ranks
-from recmerge.evaluation.significance import bootstrap_means, interval
+from recmerge.evaluation.significance import figures
 from recmerge.names import IS_TARGET, RANK, SCORE, USER_ID
 
 N_PARTS = 5  # a list is cut into fifths
@@ -81,11 +81,9 @@ def position_bias(positions: Positions, ranks: Ranks, n_samples: int = 2000, see
     known = np.isfinite(positions.chosen)
     if not known.any():
         return None
-    chosen = positions.chosen[known]
-    low, high = interval(bootstrap_means(chosen[:, None], n_samples, seed))
     right = expected_metric("ndcg@1", ranks.n_better, ranks.n_tied)
     parts = []
     for part, share in enumerate(positions.shares[known].mean(0)):
         there = known & (positions.target_part == part)
         parts.append({"chosen": float(share), "n_users": int(there.sum()), "ndcg@1": float(right[there].mean()) if there.any() else None})
-    return {"first_choice": {"value": float(chosen.mean()), "ci95": [float(low[0]), float(high[0])]}, "parts": parts}
+    return {**figures(positions.chosen[known][:, None], ["first_choice"], n_samples, seed), "parts": parts}

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -103,6 +104,22 @@ def interval(means: Floats, confidence: float = 0.95) -> Floats:
     """
     tail = (1 - confidence) / 2
     return np.quantile(means, [tail, 1 - tail], axis=0)
+
+
+def figures(values: npt.NDArray[np.float64], names: Sequence[str], n_samples: int, seed: int) -> dict[str, Any]:
+    """Return means with 95 % bootstrap intervals.
+
+    Args:
+        values: (U, M).
+        names: M metric names.
+        n_samples: Bootstrap resamples.
+        seed: Of the resamples.
+
+    Returns:
+        `{"value", "ci95": [low, high]}` by metric name.
+    """
+    low, high = interval(bootstrap_means(values, n_samples, seed))
+    return {name: {"value": float(values[:, m].mean()), "ci95": [float(low[m]), float(high[m])]} for m, name in enumerate(names)}
 
 
 def paired_differences(system: Floats, baseline: Floats, n_samples: int = 2000, seed: int = 42) -> list[Difference]:

@@ -13,7 +13,7 @@ from recmerge.errors import ArtifactError
 from recmerge.evaluation.metrics import chance, metric_names, per_user
 from recmerge.evaluation.positions import Positions, position_bias
 from recmerge.evaluation.ranks import Ranks
-from recmerge.evaluation.significance import bootstrap_means, holm, interval, paired_differences
+from recmerge.evaluation.significance import figures, holm, paired_differences
 from recmerge.names import USER_ID
 
 
@@ -61,22 +61,6 @@ class Evaluated:
         """(U, M) every metric per user."""
         sizes = self.ranks.n_candidates if self.known else None
         return np.column_stack(list(per_user(self.ranks.n_better, self.ranks.n_tied, self.ks, sizes).values()))
-
-
-def figures(values: npt.NDArray[np.float64], names: Sequence[str], n_samples: int, seed: int) -> dict[str, Any]:
-    """Return means with 95 % bootstrap intervals.
-
-    Args:
-        values: (U, M).
-        names: M metric names.
-        n_samples: Bootstrap resamples.
-        seed: Of the resamples.
-
-    Returns:
-        `{"value", "ci95": [low, high]}` by metric name.
-    """
-    low, high = interval(bootstrap_means(values, n_samples, seed))
-    return {name: {"value": float(values[:, m].mean()), "ci95": [float(low[m]), float(high[m])]} for m, name in enumerate(names)}
 
 
 def summarise(result: Evaluated, n_samples: int = 2000, seed: int = 42) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from recmerge.errors import ArtifactError
 from recmerge.lm.labels import Label, first_labels, one_token_labels
 
 Style = Literal["open", "listwise", "index", "published"]
-_MARK = "\ue000"  # private-use character: where the user's text goes in a rendered chat template
+MARK = "\ue000"  # private-use character: where text goes in a rendered chat
 
 
 @dataclass(frozen=True)
@@ -262,9 +262,9 @@ class Encoder:
         """
         if system not in self._frames:
             if self.tokenizer.chat_template:
-                turns = [{"role": "system", "content": system}, {"role": "user", "content": _MARK}]
+                turns = [{"role": "system", "content": system}, {"role": "user", "content": MARK}]
                 text = self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
-                before, _, after = text.partition(_MARK)
+                before, _, after = text.partition(MARK)
             else:
                 start = self.tokenizer.bos_token or ""
                 before, after = f"{start}{system}\n\n", "\n\nAnswer:"

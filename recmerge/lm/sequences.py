@@ -101,7 +101,7 @@ def build_sequences(
     if encoder.settings.style == "open":
         _open_sequences(data, rows, encoder, sequences)
     else:
-        first = int(text_key("rows", seed) % np.uint64(max(rows.height, 1))) if enough is not None and enough < rows.height else 0
+        first = int(text_key("rows", seed) % np.uint64(rows.height)) if enough is not None and enough < rows.height else 0
         in_turn = pl.concat([rows[first:], rows[:first]])  # they are in a drawn order, so any stretch of them is a fair sample
         _row_sequences(data, in_turn, encoder, sequences, seed, enough, advance)
     sequences.counts.titles_cut = encoder.titles_cut

@@ -6,9 +6,7 @@ from functools import cached_property
 
 from recmerge.data.prompts import BULLET, NO, YES, render_yes_no
 from recmerge.errors import ArtifactError
-from recmerge.lm.encoding import Encoder
-
-_MARK = "\ue000"  # private-use character: where a title goes in the wording
+from recmerge.lm.encoding import MARK, Encoder
 
 
 @dataclass
@@ -71,8 +69,8 @@ class YesNoEncoder:
         """What stands before the history and behind it, and around each of its titles."""
         if self.encoder.settings.style == "open":
             return self.encoder.start_ids, (), (), (self.encoder.end_id,)
-        chat = render_yes_no([_MARK])
-        line = f"{BULLET}{_MARK}\n"
+        chat = render_yes_no([MARK])
+        line = f"{BULLET}{MARK}\n"
         before, _, after = chat.user.partition(line)
-        pieces = self.encoder.plain([before, after, *line.split(_MARK)])
+        pieces = self.encoder.plain([before, after, *line.split(MARK)])
         return (*self.encoder.frame(chat.system)[0], *pieces[0]), pieces[1], pieces[2], pieces[3]

@@ -62,10 +62,6 @@ class IdItems(ItemRepresentation):
         """Return (I + 1, D) embeddings."""
         return self.embedding.weight
 
-    def read(self, items: torch.Tensor) -> torch.Tensor:
-        """Return (B, T, D) embeddings."""
-        return rows_of(self.embedding.weight, items)
-
 
 class SequentialModel(nn.Module, ABC):
     """An item representation, a sequence encoder and a loss; a score is the product of an expectation with an item's vector.
