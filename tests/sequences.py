@@ -18,7 +18,7 @@ def purchases(*histories: Sequence[int], n_items: int = 9) -> Purchases:
     flat = np.asarray([item for history in histories for item in history], dtype=np.int64)
     starts = np.cumsum([0, *map(len, histories)])
     items, users = ({f"{letter}{n}": n for n in range(1, count + 1)} for letter, count in (("i", n_items), ("u", len(histories))))
-    return Purchases(_NO_DOMAIN, items, users, starts, flat, 100 * np.arange(len(flat)))
+    return Purchases(domain=_NO_DOMAIN, items=items, users=users, starts=starts, bought=flat, times=100 * np.arange(len(flat)))
 
 
 def batch(*rows: Sequence[int], width: int = 0, every_place: bool = True, users: Sequence[int] | None = None) -> Batch:

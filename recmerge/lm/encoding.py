@@ -171,13 +171,7 @@ class Encoder:
         Returns:
             The prompt, or None where it does not fit even without a history.
         """
-        room = self.settings.max_length - reserve
-        kept = self._newest(history)
-        found = self._open(kept, room) if self.settings.style == "open" else self._chat(kept, candidates, room)
-        if found is None:
-            return None
-        ids, n_kept = found
-        return Encoded(tuple(ids), n_kept, len(history) - n_kept)
+        return self.prompts([(history, candidates, reserve)])[0]
 
     def prompts(self, asked: Sequence[tuple[Sequence[str], Sequence[str], int]]) -> list[Encoded | None]:
         """Encode many prompts at once, on all cores; see `prompt`.
@@ -188,18 +182,19 @@ class Encoder:
         Returns:
             What `prompt` returns for each.
         """
+        rooms = [self.settings.max_length - reserve for _, _, reserve in asked]
+        newest = [self._newest(history) for history, _, _ in asked]
         if self.settings.style == "open":
-            return [self.prompt(*one) for one in asked]
-        chats = [self._chat_of(self._newest(history), candidates) for history, candidates, _ in asked]
-        found: list[Encoded | None] = []
-        for one, chat, ids in zip(asked, chats, self.plain([chat.user for chat in chats]) if chats else (), strict=True):
-            history, _, reserve = one
-            before, after = self.frame(chat.system)
-            whole = (*before, *ids, *after)
-            n_kept = len(self._newest(history))
-            fits = len(whole) <= self.settings.max_length - reserve
-            found.append(Encoded(whole, n_kept, len(history) - n_kept) if fits else self.prompt(*one))
-        return found
+            found = [self._open(kept, room) for kept, room in zip(newest, rooms, strict=True)]
+        else:
+            listed = [candidates for _, candidates, _ in asked]
+            whole = self._chats(list(zip(newest, listed, strict=True)))
+            found = [
+                (ids, len(kept)) if len(ids) <= room else self._shorter(kept, candidates, room)
+                for ids, kept, candidates, room in zip(whole, newest, listed, rooms, strict=True)
+            ]
+        lengths = [len(history) for history, _, _ in asked]
+        return [one and Encoded(tuple(one[0]), one[1], length - one[1]) for one, length in zip(found, lengths, strict=True)]
 
     def _newest(self, history: Sequence[str]) -> list[str]:
         limit = self.settings.max_history
@@ -221,26 +216,24 @@ class Encoder:
             return None  # nothing to condition on
         return [*self.start_ids, *(i for ids in reversed(kept) for i in ids)], len(kept)
 
-    def _chat(self, history: list[str], candidates: Sequence[str], room: int) -> tuple[list[int], int] | None:
-        """The longest suffix of the history whose whole chat fits, found by bisection."""
-
-        def encode(n: int) -> list[int]:
-            chat = self._chat_of(history[len(history) - n :], candidates)
-            before, after = self.frame(chat.system)
-            return [*before, *self.plain([chat.user])[0], *after]
-
-        ids = encode(len(history))
-        if len(ids) <= room:
-            return ids, len(history)
+    def _shorter(self, history: list[str], candidates: Sequence[str], room: int) -> tuple[list[int], int] | None:
+        """The longest suffix of the history, not the whole, whose chat fits, found by bisection."""
         best, low, high = None, 0, len(history) - 1
         while low <= high:
             middle = (low + high) // 2
-            ids = encode(middle)
+            ids = self._chats([(history[len(history) - middle :], candidates)])[0]
             if len(ids) <= room:
                 best, low = (ids, middle), middle + 1
             else:
                 high = middle - 1
         return best
+
+    def _chats(self, asked: Sequence[tuple[Sequence[str], Sequence[str]]]) -> list[list[int]]:
+        """Encode the whole chat of each history and its candidates."""
+        chats = [self._chat_of(history, candidates) for history, candidates in asked]
+        users = self.plain([chat.user for chat in chats]) if chats else []
+        frames = [self.frame(chat.system) for chat in chats]
+        return [[*before, *user, *after] for (before, after), user in zip(frames, users, strict=True)]
 
     def _chat_of(self, history: Sequence[str], candidates: Sequence[str]) -> Chat:
         """Render a chat of this style."""

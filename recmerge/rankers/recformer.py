@@ -282,8 +282,8 @@ class RecFormerRanker(TogetherRanker):
     def teach(self, model: SequentialModel, purchases: Purchases) -> dict[str, Any]:
         """Train a domain's model with items read anew before each epoch, and then with those of the best."""
         assert isinstance(model, RecFormerModel)
-        end, now = self.end_of_stage(), self.settings.now()
-        first = self.refined(model, purchases, end if end is None else now + self.settings.first_stage * (end - now), before_epoch=model.refresh)
+        end = self.end_of_stage()
+        first = self.refined(model, purchases, self.settings.part_way(self.settings.first_stage, end), before_epoch=model.refresh)
         if not first.epochs:
             model.refresh()
         kept = copy.deepcopy(model.state_dict())

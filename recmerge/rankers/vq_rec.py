@@ -239,8 +239,7 @@ class VqRecRanker(TransferRanker):
         s, end = self.settings, self.end_of_stage()
         facts = {}
         if self.is_pretrained and s.alignment:
-            now = s.now()
-            facts["alignment"] = self.align(model, purchases, None if end is None else now + s.alignment * (end - now))
+            facts["alignment"] = self.align(model, purchases, s.part_way(s.alignment, end))
         model.encoder.requires_grad_(not (self.is_pretrained and s.freeze_encoder))
         return {**self.refined(model, purchases, end).facts(), **facts}
 

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from recmerge.rankers.sequential.purchases import COLD, Asked, Mixed, Purchases
+from recmerge.rankers.sequential.purchases import COLD, Asked, Histories
 
 _PART = 256  # purchases that a CPU reads in the time of a batch's own overhead
 
@@ -44,7 +44,7 @@ class Rows:
         device: Where batches are made.
     """
 
-    def __init__(self, purchases: Purchases | Mixed, max_history: int, *, every_place: bool, device: torch.device) -> None:
+    def __init__(self, purchases: Histories, max_history: int, *, every_place: bool, device: torch.device) -> None:
         self.every_place = every_place
         first, last = purchases.starts[:-1], purchases.starts[1:]
         buyers = np.arange(1, len(first) + 1)

@@ -15,42 +15,45 @@ COLD = 0  # the number that stands for padding and for every item that is not in
 NO_TIME = -1
 
 
-@dataclass(frozen=True)
-class Purchases:
+@dataclass(frozen=True, kw_only=True)
+class Histories:
+    """What U buyers bought.
+
+    Args:
+        starts: (U + 1,) where each buyer's purchases start, and the end of the last.
+        bought: (N,) numbers of items, buyer by buyer, oldest first.
+        times: (N,) seconds since 1970; -1 where unknown.
+    """
+
+    starts: Numbers
+    bought: Numbers
+    times: Numbers
+
+
+@dataclass(frozen=True, kw_only=True)
+class Purchases(Histories):
     """The training events of a domain with U buyers and I items in its catalogue.
 
     Args:
         domain: Where they are from.
         items: Item id to its number, 1 to I, by item id; the catalogue, whether bought or not.
         users: User id to its number, 1 to U; those with training events.
-        starts: (U + 1,) where each buyer's purchases start, and the end of the last.
-        bought: (N,) numbers of items, buyer by buyer, oldest first.
-        times: (N,) seconds since 1970; -1 where unknown.
     """
 
     domain: Domain
     items: Places
     users: Places
-    starts: Numbers
-    bought: Numbers
-    times: Numbers
 
 
-@dataclass(frozen=True)
-class Mixed:
+@dataclass(frozen=True, kw_only=True)
+class Mixed(Histories):
     """The training events of S domains side by side; buyers and items are numbered on from one to the next.
 
     Args:
         edges: (S + 1,) the first item of each domain, and one more than the last of all.
-        starts: (U + 1,) where each buyer's purchases start, and the end of the last.
-        bought: (N,) numbers of items, buyer by buyer, oldest first.
-        times: (N,) seconds since 1970; -1 where unknown.
     """
 
     edges: Numbers
-    starts: Numbers
-    bought: Numbers
-    times: Numbers
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,7 @@ def read_purchases(domain: Domain) -> Purchases:
     starts = np.concatenate([[0], counts["len"].to_numpy().cumsum()]).astype(np.int64)
     bought = np.fromiter((items[item] for item in events[ITEM_ID]), dtype=np.int64, count=len(events))
     times = events[TIMESTAMP].fill_null(NO_TIME).to_numpy().astype(np.int64)
-    return Purchases(domain, items, number(counts[USER_ID]), starts, bought, times)
+    return Purchases(domain=domain, items=items, users=number(counts[USER_ID]), starts=starts, bought=bought, times=times)
 
 
 def number(ids: Sequence[str] | pl.Series) -> Places:
@@ -147,7 +150,8 @@ def mix(shops: Sequence[Purchases]) -> Mixed:
     for shop in shops:
         starts.append(shop.starts[1:] + starts[-1][-1])
     bought = [shop.bought + edge - 1 for shop, edge in zip(shops, edges, strict=False)]
-    return Mixed(edges, np.concatenate(starts), np.concatenate(bought), np.concatenate([shop.times for shop in shops]))
+    times = [shop.times for shop in shops]
+    return Mixed(edges=edges, starts=np.concatenate(starts), bought=np.concatenate(bought), times=np.concatenate(times))
 
 
 def mixed_questions(shops: Sequence[Purchases], n_users: int) -> Asked | None:

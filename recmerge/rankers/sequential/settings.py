@@ -40,13 +40,14 @@ class TaughtSettings(RankerSettings):
         seconds = None if self.minutes is None else self.minutes * _MINUTE
         return Schedule(epochs=epochs or self.epochs, seconds=seconds, whole_catalogue=self.eval_items == "catalogue", **more)
 
-    def now(self) -> float:
-        """Return the time of the clock that `minutes` count by, in seconds."""
-        return now(self.clock)
-
     def deadline(self, share: float = 1.0) -> float | None:
-        """Return when a share of the minutes, from now on, is over; None: there is no limit."""
-        return None if self.minutes is None else self.now() + share * self.minutes * _MINUTE
+        """Return when a share of the minutes, from now on, is over by the clock; None: there is no limit."""
+        return None if self.minutes is None else now(self.clock) + share * self.minutes * _MINUTE
+
+    def part_way(self, share: float, end: float | None) -> float | None:
+        """Return when a share of the time from now to an end is over; None: there is no end."""
+        begun = now(self.clock)
+        return None if end is None else begun + share * (end - begun)
 
 
 class SequentialSettings(TaughtSettings):
