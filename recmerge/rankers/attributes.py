@@ -25,6 +25,17 @@ class AttributesRanker(TfidfRanker):
         """Return the brand and the beginnings of the category of each item, in the catalogue's order."""
         found: list[set[str]] = []
         for brand, category in domain.items.select(BRAND, CATEGORY).iter_rows():
-            words = (category or "").split()
-            found.append({f"category {' '.join(words[: i + 1])}" for i in range(len(words))} | ({f"brand {brand.lower()}"} if brand else set()))
+            found.append({*category_terms(category), *filter(None, [brand_term(brand)])})
         return found
+
+
+def category_terms(category: str | None) -> list[str]:
+    """Return every beginning of a category, cut at words, from the shortest; none of an unknown one."""
+    words = (category or "").split()
+    return [f"category {' '.join(words[: i + 1])}" for i in range(len(words))]
+
+
+def brand_term(brand: str | None) -> str | None:
+    """Return what stands for a brand, however it is capitalised; None of an unknown one."""
+    name = (brand or "").strip().lower()
+    return f"brand {name}" if name else None

@@ -12,11 +12,11 @@ from recmerge.rankers.sequential.losses import softmax_loss
 from recmerge.rankers.sequential.model import IdItems, SequenceEncoder, SequentialModel
 from recmerge.rankers.sequential.purchases import COLD
 from recmerge.rankers.sequential.ranker import SequentialRanker
-from recmerge.rankers.sequential.settings import TransformerSettings
+from recmerge.rankers.sequential.settings import SoftmaxSettings, TransformerSettings
 from recmerge.rankers.sequential.transformer import TransformerEncoder
 
 
-class Bert4RecSettings(TransformerSettings):
+class Bert4RecSettings(SoftmaxSettings, TransformerSettings):
     """Size of the transformer, and what is hidden from it."""
 
     mask_ratio: float = Field(0.2, gt=0, le=1, description="share of a sequence's places that are hidden; at least one is")
@@ -98,10 +98,14 @@ class Bert4RecModel(SequentialModel):
 
     def loss(self, batch: Batch) -> torch.Tensor:
         """Return the mean cross-entropy over what was hidden."""
+        return self.counted_loss(batch)[0]
+
+    def counted_loss(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the loss, and how many purchases were hidden."""
         whole = batch.whole()
         hidden = self.hidden(whole)
         filled = self.encoder.fill(self.items.read(whole), whole > COLD, hidden)
-        return softmax_loss(_and_one(filled[hidden]), self.scored(), whole[hidden], self.settings.negatives)
+        return softmax_loss(_and_one(filled[hidden]), self.scored(), whole[hidden], self.settings.negatives), hidden.sum()
 
     def hidden(self, whole: torch.Tensor) -> torch.Tensor:
         """Draw what is hidden.
@@ -126,8 +130,8 @@ class Bert4RecRanker(SequentialRanker):
     Source: F. Sun, J. Liu, J. Wu, C. Pei, X. Lin, W. Ou and P. Jiang, BERT4Rec: sequential recommendation with bidirectional
     encoder representations from transformer, CIKM 2019.
     Departures: sizes, the ratio of hidden places and how often the last alone is hidden are RecBole's; gaps are drawn anew each time a
-    sequence is read, not ten times beforehand. As in RecBole, but not in the paper, the sum of item and position is normalised before
-    the blocks and the layer behind them after it. Long histories are cut to the newest, not read in windows. Adam at a constant rate.
+    sequence is read, not ten times beforehand, and a batch has one mean over all of them. As in RecBole,
+    but not in the paper, the sum of item and position is normalised before the blocks and the layer behind them after it. Adam at a constant rate.
 
     Args:
         settings: None: the defaults.

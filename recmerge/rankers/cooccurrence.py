@@ -4,13 +4,18 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+from pydantic import Field
 
 from recmerge.data.dataset import Domain
 from recmerge.rankers.pairs import baskets, count_pairs
 from recmerge.rankers.per_domain import Numbers, PerDomainRanker, Places, expect_shape
-from recmerge.rankers.protocol import Scores
+from recmerge.rankers.protocol import RankerSettings, Scores
 
-_WINDOW = 50  # places in a history that the two of a pair lie apart at most, so that a long history costs no more than its length
+
+class CooccurrenceSettings(RankerSettings):
+    """Which pairs count."""
+
+    window: int | None = Field(50, ge=1, description="places in a history that two items bought together lie apart at most; null: any")
 
 
 @dataclass(frozen=True)
@@ -42,19 +47,21 @@ class CooccurrenceRanker(PerDomainRanker[_Pairs]):
 
     Source: M. Deshpande and G. Karypis, Item-based top-N recommendation algorithms, 2004, conditional probability-based
     similarity with no scaling by the item's own frequency.
-    Departures: all neighbours are kept, not the k nearest of each item; a pair is counted where its items lie at most 50
+    Departures: all neighbours are kept, not the k nearest of each item; a pair is counted where its items lie at most `window`
     places apart in a history. Chosen on the validation events of Amazon Sports (35,598 users, NDCG@1/@5): .267/.380,
     against .241/.365 of the cosine, count / sqrt(users of one * users of the other). Counts with no normalisation at all
     reach .276/.384 there, by leaning on what is popular.
     """
 
     name: ClassVar[str] = "cooccurrence"
+    settings_class = CooccurrenceSettings
+    settings: CooccurrenceSettings
     learnt_class = _Pairs
 
     def learn(self, domain: Domain) -> _Pairs:
         """Count the buyers of every item and of every pair of items."""
         places, users, items = baskets(domain)
-        pairs, counts = count_pairs(users, items, len(places), _WINDOW)
+        pairs, counts = count_pairs(users, items, len(places), self.settings.window)
         return _Pairs(places, np.bincount(items, minlength=len(places)).astype(np.int64), pairs, counts)
 
     def judge(self, learnt: _Pairs, user_id: str, bought: Numbers, asked: Numbers) -> Scores:

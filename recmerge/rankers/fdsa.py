@@ -7,10 +7,8 @@ import torch
 from torch import nn
 
 from recmerge.rankers.sasrec import SasRecSettings
-from recmerge.rankers.sequential.attributes import Attributes, attribute_table, table_sizes
+from recmerge.rankers.sequential.attributes import AttributedRanker, Attributes
 from recmerge.rankers.sequential.model import IdItems, NextItemModel, SequenceEncoder
-from recmerge.rankers.sequential.purchases import Purchases
-from recmerge.rankers.sequential.ranker import SequentialRanker
 from recmerge.rankers.sequential.transformer import TransformerEncoder
 
 
@@ -74,7 +72,7 @@ class FdsaModel(NextItemModel):
         self.every_place = s.every_place
 
 
-class FdsaRanker(SequentialRanker):
+class FdsaRanker(AttributedRanker):
     """Scores an item by the product of its embedding with what two causal transformers, over items and over attributes, make of the purchases.
 
     Attributes are the brand and the category with those above it, see `attribute_names`; a softmax weighs those of one item by a learned
@@ -95,15 +93,10 @@ class FdsaRanker(SequentialRanker):
     settings_class = SasRecSettings
     settings: SasRecSettings
 
-    def measure(self, purchases: Purchases) -> dict[str, int]:
-        """Return the numbers of items and of attributes."""
-        return {**super().measure(purchases), **table_sizes(attribute_table(purchases.domain))}
-
     def build(self, sizes: Mapping[str, int]) -> FdsaModel:
         """Make an untrained model."""
         return FdsaModel(sizes, self.settings)
 
-    def furnish(self, model: NextItemModel, purchases: Purchases) -> None:
-        """Tell the model which attributes the items have."""
-        assert isinstance(model, FdsaModel)
-        model.items.attributes.furnish(attribute_table(purchases.domain))
+    def attributes_in(self, model: FdsaModel) -> Attributes:
+        """Return where a model keeps them."""
+        return model.items.attributes

@@ -9,11 +9,11 @@ from torch import nn
 
 from recmerge.rankers.sequential.model import IdItems, NextItemModel, SequenceEncoder
 from recmerge.rankers.sequential.ranker import SequentialRanker
-from recmerge.rankers.sequential.settings import SequentialSettings
-from recmerge.rankers.sequential.transformer import FeedForward
+from recmerge.rankers.sequential.settings import SequentialSettings, SoftmaxSettings
+from recmerge.rankers.sequential.transformer import FeedForward, draw_layers
 
 
-class FmlpRecSettings(SequentialSettings):
+class FmlpRecSettings(SoftmaxSettings, SequentialSettings):
     """Size of the network, and what it learns from."""
 
     dropout: float = Field(0.5, ge=0, lt=1)
@@ -63,10 +63,7 @@ class FilterEncoder(SequenceEncoder):
         self.forwards = nn.ModuleList([FeedForward(width, inner, dropout) for _ in range(blocks)])
         self.norms = nn.ModuleList([nn.LayerNorm(width) for _ in range(2 * blocks + 1)])
         self.dropout = nn.Dropout(dropout)
-        for layer in self.modules():
-            if isinstance(layer, nn.Linear):
-                nn.init.normal_(layer.weight, std=0.02)
-                nn.init.zeros_(layer.bias)
+        draw_layers(self)
 
     def forward(self, purchases: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
         """Return (B, T, D), of which the last place alone is an answer; of padding, only its positions are read."""
@@ -102,9 +99,9 @@ class FmlpRecRanker(SequentialRanker):
     """Scores an item by the product of its embedding with what filters in the frequency domain make of the purchases.
 
     Source: K. Zhou, H. Yu, W. X. Zhao and J.-R. Wen, Filter-enhanced MLP is all you need for sequential recommendation, WWW 2022.
-    Departures: by default cross-entropy over the whole catalogue, not the binary one with one negative, which `loss: bce` gives;
-    batches hold rows of like length. As in the authors' code, every prefix of a history is a row and is asked at its end only, and
-    the padding's embedding is 0 while its position is read.
+    Departures: by default cross-entropy over the whole catalogue, not the binary one with one negative, which `loss: bce` gives, and which draws items
+    that the row does not hold; the padding's embedding is 0 while its position is read, and learnt in the authors' code. As there,
+    every prefix of a history is a row and is asked at its end only.
 
     Args:
         settings: None: the defaults.

@@ -37,6 +37,8 @@ class LlmCounts:
 class LlmRanker:
     """Ranks candidates with a causal language model, with or without an adapter.
 
+    Items without a title are left out of histories; as candidates they are asked about without one.
+
     Args:
         model: A Hugging Face model, in eval mode; None where there is a backend.
         encoder: Its tokenizer and prompt settings.
@@ -119,11 +121,11 @@ class LlmRanker:
         Returns:
             (B, I) scores, normalized as this ranker does.
         """
-        answers = [self.encoder.answer(self.titles[item]) for item in items]
+        answers = [self.encoder.answer(self._title(item)) for item in items]
         distinct = sorted(set(answers))
         if self.normalization == "pmi":
             self._learn_priors(distinct)
-        longest = max(map(len, distinct))
+        longest = max(map(len, distinct), default=0)
         found = self._sums([self._prompt_of(example, [], longest) for example in examples], distinct)
         places = {answer: place for place, answer in enumerate(distinct)}
         sums = found[:, [places[answer] for answer in answers]]
@@ -171,7 +173,7 @@ class LlmRanker:
         order = sorted(range(len(examples)), key=lambda i: (len(prompts[i]), i))
         for start in range(0, len(order), self.batch_size):
             chosen = order[start : start + self.batch_size]
-            asked, listed = [prompts[i] for i in chosen], [[self.titles[c] for c in examples[i].candidates] for i in chosen]
+            asked, listed = [prompts[i] for i in chosen], [[self._title(c) for c in examples[i].candidates] for i in chosen]
             if beams is None:
                 texts = self.scorer.write(asked, max_new_tokens)
                 yield chosen, texts, [parse_answer(text, titles) for text, titles in zip(texts, listed, strict=True)]
@@ -181,14 +183,17 @@ class LlmRanker:
                 yield chosen, texts, [chosen_answer(places, titles) for places, titles in zip(named, listed, strict=True)]
 
     def _question(self, example: Example) -> Question:
-        return Question(self._prompt(example), self.encoder.answers([self.titles[c] for c in example.candidates]))
+        return Question(self._prompt(example), self.encoder.answers([self._title(c) for c in example.candidates]))
+
+    def _title(self, item: str) -> str:
+        return self.titles.get(item, "")
 
     def _prompt(self, example: Example) -> tuple[int, ...]:
-        titles = [self.titles[c] for c in example.candidates]
+        titles = [self._title(c) for c in example.candidates]
         return self._prompt_of(example, titles, max(map(len, self.encoder.answers(titles))))
 
     def _prompt_of(self, example: Example, candidates: Sequence[str], longest: int) -> tuple[int, ...]:
-        prompt = self.encoder.prompt([self.titles[i] for i in example.history], candidates, reserve=longest)
+        prompt = self.encoder.prompt([self.titles[i] for i in example.history if i in self.titles], candidates, reserve=longest)
         if prompt is None:
             raise DataError(
                 f"the prompt of user {example.user_id} does not fit into max_length {self.encoder.settings.max_length} tokens even without a history",

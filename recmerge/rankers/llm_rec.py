@@ -9,6 +9,7 @@ import torch
 from pydantic import Field
 from torch.nn import functional
 
+from recmerge.errors import ConfigError
 from recmerge.rankers.sequential.batches import Batch, Rows
 from recmerge.rankers.sequential.language import LanguageRanker, LanguageSettings, TunedLm, title_words
 from recmerge.rankers.sequential.model import ItemRepresentation, SequenceEncoder, SequentialModel
@@ -195,9 +196,27 @@ class LlmRecRanker(LanguageRanker, SequentialRanker):
     _lm: TunedLm | None = None  # one for all domains
 
     def build(self, sizes: Mapping[str, int]) -> LlmRecModel:
-        """Make an untrained model, or one more around the language model that there is."""
+        """Make an untrained model, or one more around the language model that there is.
+
+        Args:
+            sizes: `n_items` and `longest`.
+
+        Returns:
+            The model.
+
+        Raises:
+            ConfigError: The longest text is longer than the base can read.
+        """
         if self._lm is None:
             self._lm = TunedLm(self.settings, "open", self.seed)
+        encoder = self._lm.held.encoder
+        longest = len(encoder.start_ids) + self.settings.max_history * (sizes["longest"] + 1)
+        if longest > encoder.settings.max_length:
+            raise ConfigError(
+                f"{self.settings.max_history} titles of {sizes['longest']} tokens make {longest} tokens, and base '{self.settings.base}' reads "
+                f"{encoder.settings.max_length}",
+                fix="lower ranker.max_history or ranker.max_title_tokens",
+            )
         return LlmRecModel(sizes, self._lm, self.settings)
 
     def recall(self, card: Mapping[str, Any]) -> None:
@@ -229,7 +248,9 @@ class LlmRecRanker(LanguageRanker, SequentialRanker):
 
         rows = Rows(mixed, self.settings.max_history, every_place=True, device=device)
         asked = mixed_questions(shops, self.settings.eval_users)
-        self.facts["together"] = train(model, rows, self.settings.schedule(), asked, seed=self.seed, judge=judge, say=self.say).facts()
+        deadline = self.settings.deadline(len(shops))  # `minutes` are of each domain
+        outcome = train(model, rows, self.settings.schedule(), asked, seed=self.seed, deadline=deadline, judge=judge, say=self.say)
+        self.facts["together"] = outcome.facts()
         return {f"encoder.{name}": weights for name, weights in model.encoder.state_dict().items()}
 
     def teach(self, model: SequentialModel, purchases: Purchases) -> dict[str, Any]:

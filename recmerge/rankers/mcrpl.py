@@ -12,13 +12,12 @@ from recmerge.rankers.sequential.batches import Batch
 from recmerge.rankers.sequential.losses import at_questions, softmax_loss
 from recmerge.rankers.sequential.model import ItemRepresentation, SequenceEncoder, SequentialModel
 from recmerge.rankers.sequential.purchases import COLD, Purchases
+from recmerge.rankers.sequential.settings import SoftmaxSettings
 from recmerge.rankers.sequential.together import TogetherRanker, TogetherSettings
 from recmerge.rankers.sequential.transformer import Block, visible_places
 
-_GATE_WIDTH = 16
 
-
-class McrplSettings(TogetherSettings):
+class McrplSettings(SoftmaxSettings, TogetherSettings):
     """Prompts, and the transformer behind them."""
 
     width: int = Field(100, ge=1, description="of an item's vector")
@@ -33,6 +32,7 @@ class McrplSettings(TogetherSettings):
     aggregation: Literal["gate", "item", "mean"] = Field(
         "gate", description="of an item with its prompts: weighed by a gate; or by attention, of which the item's place is taken, or the mean of all places"
     )
+    gate_width: int = Field(16, ge=1, description="of the layer inside the gate")
     difference_weight: float = Field(2e-3, ge=0, description="in the second stage, of the loss that keeps a domain's prompts away from the shared ones")
 
 
@@ -76,15 +76,16 @@ class Prompts(nn.Module):
         width: D.
         n: P.
         aggregation: "gate", "item" or "mean".
+        gate_width: Of the layer inside the gate.
         dropout: Inside the gate.
     """
 
-    def __init__(self, width: int, n: int, aggregation: str, dropout: float) -> None:
+    def __init__(self, width: int, n: int, aggregation: str, gate_width: int, dropout: float) -> None:
         super().__init__()
         self.aggregation = aggregation
         self.shared, self.own = (nn.Parameter(torch.empty(n, width)) for _ in range(2))
         if aggregation == "gate":
-            self.gate = nn.Sequential(nn.Linear(2 * width, _GATE_WIDTH), nn.ReLU(), nn.Dropout(dropout), nn.Linear(_GATE_WIDTH, 1))
+            self.gate = nn.Sequential(nn.Linear(2 * width, gate_width), nn.ReLU(), nn.Dropout(dropout), nn.Linear(gate_width, 1))
         else:
             self.inward = nn.Linear(width, 3 * width, bias=False)
             self.outward = nn.Linear(width, width, bias=False)
@@ -122,7 +123,7 @@ class PromptEncoder(SequenceEncoder):
         s = settings
         self.positions = nn.Parameter(torch.empty(s.max_history, s.width))
         self.dropout = nn.Dropout(s.dropout)
-        self.prompts = Prompts(s.width, s.prompts, s.aggregation, s.dropout)
+        self.prompts = Prompts(s.width, s.prompts, s.aggregation, s.gate_width, s.dropout)
         self.blocks = nn.ModuleList([Block(s.width, s.heads, s.inner, s.dropout, "relu") for _ in range(s.blocks)])
         nn.init.xavier_normal_(self.positions)
         for layer in self.blocks.modules():
@@ -179,7 +180,8 @@ class McrplRanker(TogetherRanker):
     Departures: as in the authors' code the second stage tunes everything, and the first knows no domain's own prompts: each domain's
     begin as what the first stage has learnt in their place. One domain alone has the second stage only. A question stands at
     every place of a row, with attention to what was before, not one at its end with a row for every purchase. The layers of the
-    transformer have biases and normalise with learnt scale, positions count from the newest purchase, and Adam keeps its usual moments.
+    transformer have biases, normalise with learnt scale and have the dropout of the rest, positions count from the newest purchase,
+    and Adam keeps its usual moments.
 
     Args:
         settings: None: the defaults.

@@ -119,12 +119,13 @@ def draw_answers(batch: Batch, window: int) -> torch.Tensor:
         window: Seconds.
 
     Returns:
-        (B, T) numbers; meaningless where there is padding. Purchases of unknown time all count as within.
+        (B, T) numbers; meaningless where there is padding. An unknown time counts as that of the purchase before it.
     """
     whole, t = batch.whole(), batch.items.shape[1]
-    ends = batch.times[:, :-1, None] + window
+    times = batch.times.cummax(1).values
+    ends = times[:, :-1, None] + window
     next_one = torch.arange(1, t + 1, device=whole.device).expand(len(whole), t)
-    n_within = ((batch.times[:, None, :] <= ends).sum(-1) - next_one).clamp(min=1)  # padding has a time before all
+    n_within = ((times[:, None, :] <= ends).sum(-1) - next_one).clamp(min=1)  # padding has a time before all
     drawn = next_one + (torch.rand(n_within.shape, device=whole.device) * n_within).long()
     return whole.gather(1, drawn)
 

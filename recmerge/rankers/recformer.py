@@ -17,7 +17,6 @@ from recmerge.rankers.sequential.losses import full_softmax, info_nce
 from recmerge.rankers.sequential.model import ItemRepresentation, SequenceEncoder, SequentialModel
 from recmerge.rankers.sequential.purchases import COLD, Purchases
 from recmerge.rankers.sequential.together import TogetherRanker, TogetherSettings
-from recmerge.rankers.sequential.training import Outcome
 from recmerge.rankers.sequential.transformer import Block
 from recmerge.rankers.sequential.words import VALUE, attribute_words, cut_somewhere, hide
 
@@ -39,12 +38,12 @@ class RecFormerSettings(TogetherSettings):
     temperature: float = Field(0.05, gt=0, description="cosines are divided by it")
     masked: float = Field(0.15, ge=0, lt=1, description="share of words to be guessed in the first stage")
     guessing: float = Field(0.1, ge=0, description="weight of that loss")
-    pretraining: float = Field(0.6, ge=0, lt=1, description="share of the epochs and minutes that all domains of a set, or the one, spend in the first stage")
+    pretraining: float = Field(0.6, ge=0, lt=1, description="share of the minutes that all domains of a set, or the one, spend in the first stage")
     first_stage: float = Field(0.7, gt=0, lt=1, description="share of a domain's own minutes in which items are read anew before each epoch, and not kept")
     pretraining_rate: float = Field(1e-3, gt=0, description="learning rate of the first stage")
     learning_rate: float = Field(2e-4, gt=0, description="of Adam, in the stages after it; the paper's 5e-5 is for weights that have read much")
     batch_size: int = Field(32, ge=1, description="rows of a step")
-    epochs: int = Field(50, ge=1, description="at most, of each stage")
+    epochs: int = Field(50, ge=1, description="at most, of each stage of a domain's own; the first stage has `pretraining` times as many")
     epoch_steps: int | None = Field(200, ge=1, description="steps of an epoch at most; null: as many as pass over every row")
     patience: int = Field(5, ge=1, description="evaluations in a row without a better NDCG@10 of validation users that end a stage")
     eval_users: int = Field(1000, ge=1, description="validation users that an evaluation asks")
@@ -182,7 +181,7 @@ class RecFormerModel(SequentialModel):
         items = self.items
         distinct, same = torch.unique(torch.cat([items.words, items.kinds.int()], 1), dim=0, return_inverse=True)  # equal items get equal vectors to the bit
         words, kinds = (part.long() for part in distinct.chunk(2, 1))
-        lengths = (words >= 0).sum(1)
+        lengths = (words >= 0).sum(1).clamp(max=self.settings.max_tokens - 1)
         read = torch.empty(len(distinct), items.vectors.shape[1], device=words.device)
         for part in torch.argsort(lengths, stable=True).split(max(1, _TOKENS // words.shape[1])):
             longest = max(int(lengths[part].max()), 1)
@@ -222,6 +221,7 @@ class RecFormerRanker(TogetherRanker):
     Recommendation, KDD 2023.
     Departures: the transformer is small and begins with drawn weights, not Longformer's; its window is a mask. One domain alone has the
     first stage too. There purchases are read once, with words hidden, for both losses. An epoch asks one purchase of each row, drawn anew.
+    Rates are constant; both stages of a domain's own have the same patience, and the better of them is kept.
 
     Args:
         settings: None: the defaults.
@@ -254,7 +254,7 @@ class RecFormerRanker(TogetherRanker):
     def furnish(self, model: SequentialModel, purchases: Purchases) -> None:
         """Give the model the items' words."""
         assert isinstance(model, RecFormerModel)
-        words, kinds = self.read[purchases.domain.name]
+        words, kinds = self.read.pop(purchases.domain.name)
         model.items.words.copy_(words)
         model.items.kinds.copy_(kinds)
 
@@ -275,6 +275,10 @@ class RecFormerRanker(TogetherRanker):
         """Return the learning rate of the first stage, which begins with drawn weights."""
         return self.settings.pretraining_rate
 
+    def own_epochs(self) -> int:
+        """Return the epochs of each of the two stages of a domain's own."""
+        return int(self.settings.epochs)
+
     def united_loss(self, model: RecFormerModel) -> Any:
         """Return the model's own loss of the first stage."""
         return model.transfer_loss
@@ -288,10 +292,7 @@ class RecFormerRanker(TogetherRanker):
             model.refresh()
         kept = copy.deepcopy(model.state_dict())
         second = self.refined(model, purchases, end)
-        if _best(second) < _best(first):
+        is_better = (second.best or 0.0) >= (first.best or 0.0)
+        if not is_better:
             model.load_state_dict(kept)
-        return {**second.facts(), "first_stage": first.facts()}
-
-
-def _best(outcome: Outcome) -> float:
-    return max((e["ndcg@10"] for e in outcome.curve if e["ndcg@10"] is not None), default=0.0)
+        return {**second.facts(), "first_stage": first.facts(), "kept": "second stage" if is_better else "first stage"}

@@ -9,12 +9,12 @@ from torch import nn
 from torch.nn import functional
 
 from recmerge.rankers.sasrec import SasRecModel, SasRecSettings
-from recmerge.rankers.sequential.attributes import Attributes, attribute_table, table_sizes
+from recmerge.rankers.sequential.attributes import AttributedRanker, Attributes
 from recmerge.rankers.sequential.batches import Batch, Rows
 from recmerge.rankers.sequential.losses import draw_negatives
 from recmerge.rankers.sequential.model import SequentialModel
 from recmerge.rankers.sequential.purchases import COLD, Purchases
-from recmerge.rankers.sequential.ranker import SequentialRanker, device_of
+from recmerge.rankers.sequential.ranker import device_of
 from recmerge.rankers.sequential.training import train
 from recmerge.rankers.sequential.transformer import TransformerEncoder
 
@@ -92,7 +92,7 @@ class S3RecModel(SasRecModel):
         return functional.softplus(scores[:, 1:]).sum() - (scores.gather(1, has) * (has > 0)).sum()
 
     def masked_item_loss(self, vectors: torch.Tensor, right: torch.Tensor, wrong: torch.Tensor) -> torch.Tensor:
-        """Return -log sigmoid(score of a hidden item - score of another), summed.
+        """Return -log sigmoid(f of a hidden item - f of another), summed; f is the sigmoid of a product, as in the paper.
 
         Args:
             vectors: (N, D), made of what the encoder says.
@@ -102,10 +102,10 @@ class S3RecModel(SasRecModel):
         Returns:
             A scalar.
         """
-        return functional.softplus((vectors * (self.items.read(wrong) - self.items.read(right))).sum(-1)).sum()
+        return _told_apart(vectors, self.items.read(right), self.items.read(wrong))
 
     def segment_loss(self, items: torch.Tensor, inside: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
-        """Return -log sigmoid(score of a hidden segment - score of a foreign one), summed; vectors are those of the last places.
+        """Return -log sigmoid(f of a hidden segment - f of a foreign one), summed; vectors are those of the last places.
 
         Args:
             items: (B, T) numbers.
@@ -119,7 +119,7 @@ class S3RecModel(SasRecModel):
         outside = known & ~inside
         last = self.both_sides(torch.cat([items, items, others]), torch.cat([inside, outside, outside]))[:, -1]
         context, right, wrong = last.chunk(3)
-        return functional.softplus((self.tasks["sp"](context) * (wrong - right)).sum(-1)).sum()
+        return _told_apart(self.tasks["sp"](context), right, wrong)
 
 
 def segments(items: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -142,12 +142,17 @@ def segments(items: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return inside, torch.where(inside, foreign, items)
 
 
+def _told_apart(vectors: torch.Tensor, right: torch.Tensor, wrong: torch.Tensor) -> torch.Tensor:
+    found, other = (torch.sigmoid((vectors * each).sum(-1)) for each in (right, wrong))
+    return functional.softplus(other - found).sum()
+
+
 def _below(ends: torch.Tensor) -> torch.Tensor:
     """Draw a whole number from 0 up to, and without, each end; 0 where the end is 0."""
     return (torch.rand(ends.shape, device=ends.device, dtype=torch.float64) * ends).long()
 
 
-class S3RecRanker(SequentialRanker):
+class S3RecRanker(AttributedRanker):
     """Scores as SASRec does, after a first stage with every place seeing all that predicts, by products of vectors, from a sequence with hidden purchases:
     the attributes of those shown, the hidden items, their attributes, and a hidden segment.
 
@@ -156,8 +161,8 @@ class S3RecRanker(SequentialRanker):
     Source: K. Zhou, H. Wang, W. X. Zhao, Y. Zhu, S. Wang, F. Zhang, Z. Wang and J.-R. Wen, S3-Rec: Self-supervised learning for sequential
     recommendation with mutual information maximization, CIKM 2020.
     Departures: the second stage has by default the cross-entropy of `SasRecRanker`, not one negative a place, which `loss: bce` gives. Attributes of
-    what is shown are predicted, as in the authors' code, from the encoder's vector, not from the item's own. The first stage reads a buyer's newest
-    purchases, and lasts as long as `pretraining` says, without choosing among its states on validation. A foreign segment is drawn from its batch.
+    what is shown are predicted, as in the authors' code, from the encoder's vector, not from the item's own. The first stage lasts
+    as long as `pretraining` says, without choosing among its states on validation. A foreign segment is drawn from its batch.
 
     Args:
         settings: None: the defaults.
@@ -168,18 +173,13 @@ class S3RecRanker(SequentialRanker):
     settings_class = S3RecSettings
     settings: S3RecSettings
 
-    def measure(self, purchases: Purchases) -> dict[str, int]:
-        """Return the numbers of items and of attributes."""
-        return {**super().measure(purchases), **table_sizes(attribute_table(purchases.domain))}
-
     def build(self, sizes: Mapping[str, int]) -> S3RecModel:
         """Make an untrained model."""
         return S3RecModel(sizes, self.settings)
 
-    def furnish(self, model: SequentialModel, purchases: Purchases) -> None:
-        """Tell the model which attributes the items have."""
-        assert isinstance(model, S3RecModel)
-        model.attributes.furnish(attribute_table(purchases.domain))
+    def attributes_in(self, model: S3RecModel) -> Attributes:
+        """Return where a model keeps them."""
+        return model.attributes
 
     def teach(self, model: SequentialModel, purchases: Purchases) -> dict[str, Any]:
         """Train by the four tasks, and then as SASRec."""

@@ -35,12 +35,13 @@ class ReadTitles:
     n_cut: int
 
 
-def read_titles(titles: Sequence[str], model: str) -> ReadTitles:
-    """Read titles, or find what was read of the same ones before.
+def read_titles(titles: Sequence[str], model: str, device: str = "cpu") -> ReadTitles:
+    """Read titles, or find what was read of the same ones before, on the same kind of device.
 
     Args:
         titles: I texts.
         model: The name of a packaged sentence encoder, or the folder of one.
+        device: "cpu" or "cuda".
 
     Returns:
         The same values whether they were kept or not.
@@ -52,20 +53,21 @@ def read_titles(titles: Sequence[str], model: str) -> ReadTitles:
     folder = model_folder(model)
 
     def read() -> Arrays:
-        vectors, n_cut = encode(folder, distinct)
+        vectors, n_cut = encode(folder, distinct, device)
         return {"vectors": vectors, "n_cut": np.asarray([n_cut])}
 
-    found = kept("titles", json.dumps([_identity(folder), distinct]).encode(), read)
+    found = kept("titles", json.dumps([_identity(folder), distinct, *([] if device == "cpu" else [device])]).encode(), read)
     row = place_by_id(distinct)
     return ReadTitles(found["vectors"][[row[title] for title in titles]], int(found["n_cut"][0]))
 
 
-def encode(folder: Path, titles: Sequence[str]) -> tuple[npt.NDArray[np.float32], int]:
+def encode(folder: Path, titles: Sequence[str], device: str = "cpu") -> tuple[npt.NDArray[np.float32], int]:
     """Read titles with a sentence-transformers model that lies in a folder.
 
     Args:
         folder: The model's; weights as safetensors.
         titles: I texts.
+        device: "cpu" or "cuda".
 
     Returns:
         (I, D) vectors of length 1, and how many titles were longer than the model reads.
@@ -73,21 +75,21 @@ def encode(folder: Path, titles: Sequence[str]) -> tuple[npt.NDArray[np.float32]
     Raises:
         ArtifactError: The model cannot be read.
     """
-    model = _model(folder)
+    model = _model(folder, device)
     vectors = model.encode(list(titles), batch_size=_BATCH, normalize_embeddings=True, show_progress_bar=False)
     whole = model.tokenizer(list(titles), truncation=False)["input_ids"] if titles else []
     return np.asarray(vectors, dtype=np.float32), sum(len(ids) > model.max_seq_length for ids in whole)
 
 
 @lru_cache(maxsize=1)  # loaded once for all domains
-def _model(folder: Path) -> Any:
+def _model(folder: Path, device: str) -> Any:
     from sentence_transformers import SentenceTransformer
 
     from recmerge.lm.base import hush
 
     hush()
     try:
-        return SentenceTransformer(str(folder), device="cpu", local_files_only=True, model_kwargs={"use_safetensors": True})
+        return SentenceTransformer(str(folder), device=device, local_files_only=True, model_kwargs={"use_safetensors": True})
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise ArtifactError(f"{folder} cannot be read as a sentence-transformers model: {error}", fix="give the folder of one with ranker.model") from error
 

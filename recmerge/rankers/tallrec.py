@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from recmerge.lm.title_tree import Question
 from recmerge.lm.yes_no import YesNoEncoder
 from recmerge.rankers.per_domain import Numbers
 from recmerge.rankers.protocol import Scores, empty_scores
-from recmerge.rankers.sequential.batches import Batch
+from recmerge.rankers.sequential.batches import Batch, newest_histories
 from recmerge.rankers.sequential.language import LanguageRanker, LanguageSettings, TunedLm, title_words
 from recmerge.rankers.sequential.losses import draw_negatives
 from recmerge.rankers.sequential.purchases import COLD, Asked, Purchases, read_questions
@@ -38,6 +38,7 @@ class TallRecSettings(LanguageSettings):
     batch_size: int = Field(16, ge=1, description="rows of a step")
     learning_rate: float = Field(5e-3, gt=0, description="of Adam; for a base of billions of weights 1e-4, the paper's")
     eval_users: int = Field(300, ge=1, description="validation users that an evaluation asks")
+    eval_items: Literal["candidates"] = Field("candidates", description="what they rank; the whole catalogue would be a question for each item")
 
 
 class TallRecModel(nn.Module):
@@ -124,7 +125,7 @@ class TallRecRanker(LanguageRanker):
     Departures: a question is a purchase and items drawn from the catalogue, since there are no dislikes; no tuning on general
     instructions goes before it. A base that was made for titles without words (its card says so) is asked without words. The loss is
     that of the answer's first token alone, by a loop over packed questions and not by a text trainer, so that a row of several
-    questions reads the purchases once. NDCG of validation users ends training, not AUC.
+    questions reads the purchases once. NDCG of validation users ends training, not AUC. Each domain of a set has a LoRA, and a copy of the base in memory.
 
     Args:
         settings: None: the defaults.
@@ -153,7 +154,7 @@ class TallRecRanker(LanguageRanker):
     def teach(self, model: Any, purchases: Purchases) -> dict[str, Any]:
         """Train the LoRA."""
         model.prepare()
-        return self.trained(model, purchases, judge=lambda asked: self._ndcg(model, asked)).facts()
+        return self.trained(model, purchases, loss=model.loss, judge=lambda asked: self._ndcg(model, asked)).facts()
 
     def _ndcg(self, model: TallRecModel, asked: Asked) -> float:
         model.eval()
@@ -173,10 +174,7 @@ class TallRecRanker(LanguageRanker):
     def _scored(self, model: TallRecModel, asked: Asked) -> Scores:
         """Return (B, C) margins; those with long histories are asked about together."""
         scores = np.zeros(asked.candidates.shape)
-        first, ends = asked.starts[:-1], asked.starts[1:]
-        starts = np.maximum(first, ends - self.settings.max_history)
-        order = np.argsort(ends - starts, kind="stable")
-        order = order[(ends - starts)[order] > 0]
+        starts, ends, order = newest_histories(asked, self.settings.max_history)
         device = device_of(model)
         size = self.settings.batch_size if device.type != "cpu" else min(self.settings.batch_size, _AT_ONCE)
 

@@ -15,13 +15,13 @@ from recmerge.rankers.per_domain import Numbers, PerDomainRanker, Places, age_we
 from recmerge.rankers.protocol import RankerSettings, Scores
 
 _WORD = re.compile(r"\w+")
-_DECAY = 0.9  # what the weight of a purchase is multiplied by with every later one
 
 
 class TfidfSettings(RankerSettings):
     """What of a history an item is compared with."""
 
     pooling: Literal["sum", "max"] = Field("sum", description="the sum of the bought titles' vectors, or the one title that is nearest")
+    decay: float = Field(0.9, gt=0, le=1, description="what the weight of a purchase is multiplied by with every later one")
     last_n: int | None = Field(None, ge=1, description="only a user's last N known purchases count; null: all")
 
 
@@ -52,7 +52,7 @@ class TfidfRanker(PerDomainRanker[_Titles]):
 
     Words are runs of letters, digits and underscores of any script, lower-cased; their inverse document frequency is
     ln((1 + n) / (1 + df)) + 1 over all n titles of the item's own domain, the catalogue, and nothing is learnt from what
-    anybody bought. The history's vectors are summed, each purchase with 0.9 times the weight of the next; with `pooling: max` the
+    anybody bought. The history's vectors are summed, each purchase with `decay` times the weight of the next; with `pooling: max` the
     score is the cosine with the nearest of them. Items outside the catalogue score 0, and so does everything for a user without history.
 
     Source: G. Salton and C. Buckley, Term-weighting approaches in automatic text retrieval, 1988; the smoothed inverse
@@ -91,7 +91,7 @@ class TfidfRanker(PerDomainRanker[_Titles]):
         """Return the cosine (C,) of every asked title with what was bought, 0 to 1."""
         known = bought if self.settings.last_n is None else bought[-self.settings.last_n :]
         if self.settings.pooling == "sum":
-            return _cosines(learnt, known, age_weights(len(known), _DECAY), asked)
+            return _cosines(learnt, known, age_weights(len(known), self.settings.decay), asked)
         each = [_cosines(learnt, known[i : i + 1], np.ones(1), asked) for i in range(len(known))]
         return np.max([np.zeros(len(asked)), *each], axis=0)
 

@@ -13,7 +13,7 @@ from recmerge.rankers.sequential.batches import Batch
 from recmerge.rankers.sequential.losses import info_nce
 from recmerge.rankers.sequential.model import ItemRepresentation, SequentialModel
 from recmerge.rankers.sequential.purchases import COLD, Purchases
-from recmerge.rankers.sequential.text import Vectors, title_vectors, titles_of
+from recmerge.rankers.sequential.text import Vectors, titles_of
 from recmerge.rankers.sequential.together import TransferModel, TransferRanker, TransferSettings
 from recmerge.rankers.sequential.transformer import TransformerEncoder
 
@@ -216,7 +216,7 @@ class UniSRecRanker(TransferRanker):
         s, vectors = self.settings, [self.vectors[shop.domain.name] for shop in shops]
         changed = sum(map(len, vectors)) if s.drop_words and s.sequence_weight else 0
         if changed:
-            vectors += [title_vectors(drop_words(titles_of(shop), s.drop, self.seed), s.model) for shop in shops]
+            vectors += [self.vectors_of(drop_words(titles_of(shop), s.drop, self.seed)) for shop in shops]
         known: Any = np.concatenate(vectors)
         model = UniSRecModel({"n_items": len(known), "n_features": known.shape[1]}, s, changed=changed)
         model.items.furnish(known)

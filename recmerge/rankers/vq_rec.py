@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from importlib.metadata import version
 from typing import Any, ClassVar
 
 import numpy as np
@@ -149,15 +148,17 @@ def learn_codes(vectors: npt.NDArray[np.floating[Any]], digits: int, bits: int) 
     """Learn optimised product quantisation and apply it, or find what was made of the same vectors before.
 
     Args:
-        vectors: (N, F); equal ones get equal codes.
+        vectors: (N, F); equal ones get equal codes. Which of many are learnt from is drawn by a seed of its own, the same for every run.
         digits: K.
         bits: Of a digit.
 
     Returns:
         (N, K) digits.
     """
+    import faiss
+
     known = np.ascontiguousarray(vectors, dtype=np.float32)
-    told = f"{version('faiss-cpu')} {digits} {bits} {known.shape}".encode() + known.tobytes()
+    told = f"{faiss.__version__} {digits} {bits} {known.shape}".encode() + known.tobytes()
     return kept("codes", told, lambda: {"codes": _coded(known, digits, bits)})["codes"]
 
 
@@ -241,7 +242,12 @@ class VqRecRanker(TransferRanker):
         if self.is_pretrained and s.alignment:
             facts["alignment"] = self.align(model, purchases, s.part_way(s.alignment, end))
         model.encoder.requires_grad_(not (self.is_pretrained and s.freeze_encoder))
-        return {**self.refined(model, purchases, end).facts(), **facts}
+        left = max(1, self.own_epochs() - (self.alignment_epochs() if facts else 0))
+        return {**self.refined(model, purchases, end, epochs=left).facts(), **facts}
+
+    def alignment_epochs(self) -> int:
+        """Return how many of the domain's own epochs only learn which value takes which place."""
+        return max(1, round(self.settings.alignment * self.own_epochs()))
 
     def align(self, model: VqRecModel, purchases: Purchases, deadline: float | None) -> dict[str, Any]:
         """Learn the places alone, and settle in them.
@@ -259,7 +265,7 @@ class VqRecRanker(TransferRanker):
         model.items.places.requires_grad_(True)
         model.items.is_moving = True
         rows = Rows(purchases, s.max_history, every_place=True, device=device_of(model))
-        schedule = replace(s.schedule(max(1, round(s.alignment * s.epochs))), learning_rate=_FASTER * s.learning_rate, eval_every=1)
+        schedule = replace(s.schedule(self.alignment_epochs()), learning_rate=_FASTER * s.learning_rate, eval_every=1)
         asked = validation_questions(purchases, s.eval_users)
         outcome = train(model, rows, schedule, asked, seed=self.seed, deadline=deadline, say=self.say)
         model.items.is_moving = False

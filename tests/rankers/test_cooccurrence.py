@@ -7,8 +7,8 @@ import pytest
 from recmerge.data.dataset import Domain, Example
 from recmerge.data.training_set import TrainingSet
 from recmerge.errors import ArtifactError
-from recmerge.rankers import cooccurrence, pairs
-from recmerge.rankers.cooccurrence import CooccurrenceRanker
+from recmerge.rankers import pairs
+from recmerge.rankers.cooccurrence import CooccurrenceRanker, CooccurrenceSettings
 
 # a: 3 buyers, b: 2, c: 2, d: 1; together: ab 2, ac 1, bc 1, cd 1
 BASKETS = {"u1": "abc", "u2": "ab", "u3": "a", "u4": "cd"}
@@ -26,8 +26,8 @@ def domain(name: str = "sports", baskets: dict[str, str] | None = None) -> Domai
     return Domain(name, "clean", empty, pl.DataFrame(events, schema=schema, orient="row"), empty, empty, empty)
 
 
-def scores(history: str, candidates: str, of: Domain | TrainingSet, name: str = "sports") -> list[float]:
-    ranker = CooccurrenceRanker()
+def scores(history: str, candidates: str, of: Domain | TrainingSet, name: str = "sports", **settings: int) -> list[float]:
+    ranker = CooccurrenceRanker(CooccurrenceSettings(**settings))
     ranker.fit(of)
     return ranker.score([Example(name, "u", tuple(history), candidates[0], tuple(candidates))])[0].tolist()
 
@@ -73,9 +73,8 @@ def test_domains_are_counted_apart() -> None:
 
 @pytest.mark.parametrize("pending", [0, 5, 1000])
 def test_pairs_far_apart_are_left_out(monkeypatch: pytest.MonkeyPatch, pending: int) -> None:
-    monkeypatch.setattr(cooccurrence, "_WINDOW", 2)
     monkeypatch.setattr(pairs, "_PENDING", pending)
-    assert scores("a", "bcde", domain(baskets={"u1": "abcde", "u2": "ba", "u3": "aXXd"})) == pytest.approx([2 / 3, 1 / 3, 1 / 3, 0])
+    assert scores("a", "bcde", domain(baskets={"u1": "abcde", "u2": "ba", "u3": "aXXd"}), window=2) == pytest.approx([2 / 3, 1 / 3, 1 / 3, 0])
 
 
 def test_counts_are_those_of_every_pair(monkeypatch: pytest.MonkeyPatch) -> None:

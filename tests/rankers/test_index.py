@@ -65,3 +65,18 @@ def test_equal_titles_share_one_score_to_the_bit(ranker: LlmRanker, domain: Doma
     scores = ranker.score([twice])[0]
     assert scores[3] == scores[-1]
     assert np.exp(scores[:-1]).sum() == pytest.approx(1)  # listed once, so counted once
+
+
+@pytest.mark.parametrize("style", ["open", "listwise", "index"])
+def test_unknown_items_are_no_part_of_a_history_and_are_asked_about_without_a_title(style: str, ranker: LlmRanker, domain: Domain) -> None:
+    ranker.encoder = Encoder(ranker.encoder.tokenizer, PromptSettings(style, 900))  # type: ignore[arg-type]
+    example = examples(domain, "test")[0]
+    asked = Example(example.domain, example.user_id, ("nowhere", *example.history), example.target, (*example.candidates, "nowhere"))
+    known = Example(example.domain, example.user_id, example.history, example.target, (*example.candidates, "nowhere"))
+    scores = ranker.score([asked])
+    assert np.isfinite(scores).all()
+    assert scores.tolist() == ranker.score([known]).tolist()
+    if style == "open":
+        np.testing.assert_allclose(scores[0, :-1], ranker.score([example])[0], atol=1e-5)
+        assert ranker.score_all([asked], [*example.candidates, "nowhere"]) == pytest.approx(scores, abs=1e-5)
+        assert ranker.score_all([asked], []).shape == (1, 0)

@@ -13,7 +13,7 @@ from sequences import batch, value
 from torch.nn import functional
 
 from recmerge.data.training_set import TrainingSet
-from recmerge.errors import ArtifactError
+from recmerge.errors import ArtifactError, ConfigError
 from recmerge.lm.base import shipped_base
 from recmerge.rankers import load_ranker, save_ranker
 from recmerge.rankers.llm_rec import LlmRecModel, LlmRecRanker, LlmRecSettings
@@ -134,6 +134,12 @@ def test_domains_share_one_language_model_and_only_its_lora_is_saved(tmp_path: P
     load_ranker(again, tmp_path)
     for name in domains:
         assert (again.score(questions(name)) == ranker.score(questions(name))).all()
+
+
+def test_texts_longer_than_the_base_reads_are_refused() -> None:
+    ranker = LlmRecRanker(LlmRecSettings(max_history=800))
+    with pytest.raises(ConfigError, match=r"800 titles of \d+ tokens make \d+ tokens, and base 'nano' reads 2048"):
+        ranker.fit(checkerboard())
 
 
 def test_another_base_is_refused(tmp_path: Path) -> None:

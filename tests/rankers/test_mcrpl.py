@@ -26,7 +26,7 @@ def model(**settings: Any) -> McrplModel:
 
 
 def test_a_gate_weighs_the_prompts_and_the_purchase() -> None:
-    prompts, purchase = Prompts(4, 2, "gate", 0.5), torch.randn(4)
+    prompts, purchase = Prompts(4, 2, "gate", 16, 0.5), torch.randn(4)
     lively(prompts)
     beside = [*prompts.shared, *prompts.own, purchase]
     shares = torch.softmax(torch.cat([prompts.gate(torch.cat([vector, purchase])) for vector in beside]), 0)
@@ -36,7 +36,7 @@ def test_a_gate_weighs_the_prompts_and_the_purchase() -> None:
 
 @pytest.mark.parametrize("mix", ["item", "mean"])
 def test_attention_among_prompts_and_the_purchase(mix: str) -> None:
-    prompts, purchase = Prompts(4, 2, mix, 0.5), torch.randn(4)
+    prompts, purchase = Prompts(4, 2, mix, 16, 0.5), torch.randn(4)
     lively(prompts)
     beside = torch.stack([*prompts.shared, *prompts.own, purchase])
     queries, keys, values = (beside @ weight.T for weight in prompts.inward.weight.chunk(3))
@@ -46,7 +46,7 @@ def test_attention_among_prompts_and_the_purchase(mix: str) -> None:
 
 
 def test_prompts_that_differ_by_hand() -> None:
-    prompts = Prompts(2, 1, "gate", 0.0)
+    prompts = Prompts(2, 1, "gate", 16, 0.0)
     prompts.own.data, prompts.shared.data = torch.tensor([[3.0, 4.0]]), torch.tensor([[0.0, 2.0]])
     # (.6, .8)^T (0, 1) = ((0, .6), (0, .8)); the mean of the squares is 1 / 4
     assert value(prompts.difference_loss()) == pytest.approx(0.25, rel=1e-4)
@@ -103,6 +103,7 @@ def test_domains_begin_with_all_they_learnt_together_and_part() -> None:
     assert all(torch.equal(one[key], other[key]) for key in one)
     own = [ranker.fitted[name].model.state_dict()["encoder.prompts.own"] for name in domains]
     assert not torch.equal(*own)
+    assert ranker.facts["training"]["sports"]["epochs"] <= 3  # what the first stage left of the eight
     assert (ranker.facts["pretraining"]["epochs"], ranker.fitted["sports"].sizes) == (5, {"n_items": 16, "n_users": 0, "n_all": 32, "first": 16})
     assert np.isfinite(ranker.score(questions())).all()
     assert np.isfinite(ranker.score(questions("beauty"))).all()

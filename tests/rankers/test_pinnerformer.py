@@ -51,6 +51,12 @@ def test_without_times_all_later_purchases_may_be_the_answer() -> None:
     assert drawn(batch([1, 2, 3, 4], width=5), 28) == [{2, 3, 4}, {3, 4}, {4}]
 
 
+def test_an_unknown_time_is_that_of_the_purchase_before() -> None:
+    unknown = -1 / DAY
+    assert drawn(timed([1, 2, 3], [100, 200, unknown]), 28) == [{2}, {3}]
+    assert drawn(timed([1, 2, 3, 4], [100, unknown, 110, 200]), 28) == [{2, 3}, {3}, {4}]
+
+
 def test_each_purchase_of_the_window_is_as_likely() -> None:
     torch.manual_seed(0)
     answers = Counter(draw_answers(batch(*[[1, 2, 3, 4]] * 3000), DAY)[:, 0].tolist())

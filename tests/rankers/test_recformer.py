@@ -177,6 +177,11 @@ def test_items_are_read_anew_in_the_second_stage_and_the_better_stage_is_kept(mo
     assert (ranker.fitted["sports"].model.encoder.first == 1).all()  # type: ignore[union-attr]
 
 
+def test_an_item_with_more_words_than_are_read_is_cut() -> None:
+    made = model(max_tokens=3)
+    assert torch.allclose(made.items.table()[2], read_alone(made, [2]), atol=1e-5)  # four words, of which two are read
+
+
 def test_domains_share_the_first_stage() -> None:
     domains = {"beauty": replace(turned_round(), name="beauty"), "sports": checkerboard()}
     ranker = RecFormerRanker(RecFormerSettings(**SMALL, epochs=2, patience=1))

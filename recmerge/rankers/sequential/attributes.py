@@ -1,7 +1,9 @@
 """What a catalogue says of its items beside their titles, as numbers: brands, and categories from the widest to the narrowest."""
 
+from abc import abstractmethod
 from collections import Counter
 from itertools import chain, zip_longest
+from typing import Any
 
 import numpy as np
 import torch
@@ -9,7 +11,11 @@ from torch import nn
 
 from recmerge.data.dataset import Domain
 from recmerge.names import BRAND, CATEGORY, ITEM_ID
+from recmerge.rankers.attributes import brand_term, category_terms
 from recmerge.rankers.per_domain import Numbers
+from recmerge.rankers.sequential.model import SequentialModel
+from recmerge.rankers.sequential.purchases import Purchases
+from recmerge.rankers.sequential.ranker import SequentialRanker
 
 _SHARED_BY = 2  # items at least: what one item alone has tells nothing of another
 
@@ -27,8 +33,8 @@ def attribute_names(domain: Domain) -> list[list[str]]:
         A list for each item, by item id: the category's beginnings from the shortest, then the brand; only what two items share.
     """
     items = domain.items.sort(ITEM_ID)
-    paths = [_beginnings(category or "") for category in items[CATEGORY]]
-    brands = [f"brand {brand.strip().lower()}" if brand and brand.strip() else None for brand in items[BRAND]]
+    paths = [category_terms(category) for category in items[CATEGORY]]
+    brands = [brand_term(brand) for brand in items[BRAND]]
     counts = Counter(chain(chain.from_iterable(paths), (brand for brand in brands if brand)))
     found = []
     for path, brand in zip(paths, brands, strict=True):
@@ -54,9 +60,28 @@ def attribute_table(domain: Domain) -> Numbers:
     return table
 
 
-def table_sizes(table: Numbers) -> dict[str, int]:
-    """Return what `Attributes` is built from: how many attributes there are, and how many an item has at most."""
-    return {"n_attributes": int(table.max()), "attributes_per_item": table.shape[1]}
+class AttributedRanker(SequentialRanker):
+    """A ranker whose models know the attributes of items.
+
+    Args:
+        settings: None: the defaults.
+        seed: Of the first weights, dropout, negatives and the order of batches.
+    """
+
+    _table: Numbers  # of the domain that is learnt
+
+    def measure(self, purchases: Purchases) -> dict[str, int]:
+        """Return the numbers of items, of attributes, and of those that an item has at most."""
+        self._table = attribute_table(purchases.domain)
+        return {**super().measure(purchases), "n_attributes": int(self._table.max()), "attributes_per_item": self._table.shape[1]}
+
+    def furnish(self, model: SequentialModel, purchases: Purchases) -> None:
+        """Tell the model which attributes the items have."""
+        self.attributes_in(model).furnish(self._table)
+
+    @abstractmethod
+    def attributes_in(self, model: Any) -> "Attributes":
+        """Return where a model keeps them."""
 
 
 class Attributes(nn.Module):
@@ -84,8 +109,3 @@ class Attributes(nn.Module):
             table: From `attribute_table`.
         """
         self.of_items.copy_(torch.from_numpy(table))
-
-
-def _beginnings(category: str) -> list[str]:
-    words = category.split()
-    return [f"category {' '.join(words[: i + 1])}" for i in range(len(words))]

@@ -7,8 +7,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from recmerge.rankers.per_domain import Numbers
 from recmerge.rankers.sequential.purchases import COLD, Asked, Histories
 
+ASKED_AT_ONCE = 512  # users, where nothing is learnt
 _PART = 256  # purchases that a CPU reads in the time of a batch's own overhead
 
 
@@ -39,8 +41,9 @@ class Rows:
     Args:
         purchases: A domain's, or several'.
         max_history: Purchases read at most.
-        every_place: True: one row per buyer, the newest purchases, with a question at every place. False: one row for every purchase but
-            a buyer's first, with the purchases before it and one question, the last.
+        every_place: True: one row per buyer, with a question at every place; more purchases than are read are several rows, cut from the newest,
+            each beginning with what the one before ends with. False: one row for every purchase but a buyer's first, with the purchases before it and one
+            question, the last. Either way every purchase but a buyer's first is asked for once.
         device: Where batches are made.
     """
 
@@ -48,15 +51,12 @@ class Rows:
         self.every_place = every_place
         first, last = purchases.starts[:-1], purchases.starts[1:]
         buyers = np.arange(1, len(first) + 1)
-        if every_place:
-            ends = last
-        else:
-            buyers = np.repeat(buyers, last - first)
-            first = np.repeat(first, last - purchases.starts[:-1])
-            ends = np.arange(1, len(purchases.bought) + 1)
-        starts = np.maximum(first, ends - max_history - 1)
-        some = ends - starts > 1
-        self.users, self.starts, self.ends = buyers[some], starts[some], ends[some]
+        step = max_history if every_place else 1  # from the end of one row of a buyer to that of the next
+        n_rows = np.maximum(-(-(last - first - 1) // step), 0)
+        buyers, first, last = (np.repeat(each, n_rows) for each in (buyers, first, last))
+        newer = np.repeat(n_rows.cumsum(), n_rows) - np.arange(1, len(buyers) + 1)  # rows of the same buyer behind a row
+        ends = last - step * newer
+        self.users, self.starts, self.ends = buyers, np.maximum(first, ends - max_history - 1), ends
         self.bought, self.times = (torch.from_numpy(flat).to(device) for flat in (purchases.bought, purchases.times))
 
     def __len__(self) -> int:
@@ -113,7 +113,7 @@ def like_lengths(lengths: npt.NDArray[np.int64], fewest: int = 1) -> list[int]:
     cost, cut = np.zeros(len(ends)), np.zeros(len(ends), dtype=np.int64)  # of the rows up to each end, and where the last batch of them begins
     for j in range(1, len(ends)):
         sizes = ends[j] - ends[:j]
-        costs = np.where((sizes >= fewest) | (ends[:j] == 0), cost[:j] + sizes * widths[j - 1] + _PART, np.inf)
+        costs = np.where((sizes >= fewest) | (sizes == len(lengths)), cost[:j] + sizes * widths[j - 1] + _PART, np.inf)
         cut[j] = costs.argmin()
         cost[j] = costs[cut[j]]
     begins = []
@@ -136,10 +136,7 @@ def history_batches(asked: Asked, max_history: int, size: int, device: torch.dev
     Yields:
         Places among the B users, and their histories as a batch without targets.
     """
-    first, ends = asked.starts[:-1], asked.starts[1:]
-    starts = np.maximum(first, ends - max_history)
-    order = np.argsort(ends - starts, kind="stable")
-    order = order[(ends - starts)[order] > 0]
+    starts, ends, order = newest_histories(asked, max_history)
     bought = torch.from_numpy(asked.bought).to(device)
     for at in range(0, len(order), size):
         rows = order[at : at + size]
@@ -147,6 +144,22 @@ def history_batches(asked: Asked, max_history: int, size: int, device: torch.dev
         items = _padded(bought, torch.from_numpy(starts[rows]).to(device), torch.from_numpy(ends[rows]).to(device), width)
         users = torch.from_numpy(asked.users[rows]).to(device)
         yield rows, Batch(users, items, torch.zeros_like(items), torch.full((len(rows), width + 1), -1, device=device))
+
+
+def newest_histories(asked: Asked, max_history: int) -> tuple[Numbers, Numbers, Numbers]:
+    """Find what is read of histories.
+
+    Args:
+        asked: B users.
+        max_history: Purchases read at most.
+
+    Returns:
+        (B,) where each begins and (B,) ends in `asked.bought`, and the places of the users who have one, the shortest first.
+    """
+    first, ends = asked.starts[:-1], asked.starts[1:]
+    starts = np.maximum(first, ends - max_history)
+    order = np.argsort(ends - starts, kind="stable")
+    return starts, ends, order[(ends - starts)[order] > 0]
 
 
 def _padded(flat: torch.Tensor, starts: torch.Tensor, ends: torch.Tensor, width: int, padding: int = COLD) -> torch.Tensor:

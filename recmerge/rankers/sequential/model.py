@@ -95,6 +95,10 @@ class SequentialModel(nn.Module, ABC):
     def loss(self, batch: Batch) -> torch.Tensor:
         """Return a scalar to go down; a mean over questions, so that it does not grow with the batch."""
 
+    def counted_loss(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the loss, and of how many questions it is the mean, so that a step's batches weigh as if they were one."""
+        return self.loss(batch), (batch.targets > COLD).sum()
+
 
 class NextItemModel(SequentialModel):
     """A model that learns each next purchase by a softmax, or by pairs of it and one negative.

@@ -15,13 +15,11 @@ from recmerge.data.training_set import TrainingSet
 from recmerge.lm.device import pick_device
 from recmerge.rankers.per_domain import Numbers, Places
 from recmerge.rankers.protocol import Ranker, RankerSettings, Scores, empty_scores, loading, read_card, training_domains, write_card
-from recmerge.rankers.sequential.batches import Rows, history_batches
+from recmerge.rankers.sequential.batches import ASKED_AT_ONCE, Rows, history_batches
 from recmerge.rankers.sequential.model import SequentialModel
 from recmerge.rankers.sequential.purchases import Asked, Purchases, number, numbers_of, read_purchases, read_questions, validation_questions
 from recmerge.rankers.sequential.settings import SequentialSettings
 from recmerge.rankers.sequential.training import Outcome, train
-
-_ASKED_AT_ONCE = 512
 
 
 @dataclass(frozen=True)
@@ -93,12 +91,13 @@ class TaughtRanker(Ranker):
         """
         return self.trained(model, purchases).facts()
 
-    def trained(self, model: SequentialModel, purchases: Purchases, **more: Any) -> Outcome:
+    def trained(self, model: SequentialModel, purchases: Purchases, epochs: int | None = None, **more: Any) -> Outcome:
         """Train by the settings' schedule, with validation; see `train` for what more can be given.
 
         Args:
             model: On its device.
             purchases: The domain's.
+            epochs: At most; None: the settings'.
             **more: Passed on to `train`.
 
         Returns:
@@ -106,7 +105,7 @@ class TaughtRanker(Ranker):
         """
         rows = Rows(purchases, self.settings.max_history, every_place=model.every_place, device=device_of(model))
         asked = validation_questions(purchases, self.settings.eval_users)
-        return train(model, rows, self.settings.schedule(), asked, seed=self.seed, say=self.say, **more)
+        return train(model, rows, self.settings.schedule(epochs), asked, seed=self.seed, say=self.say, **more)
 
     def teach_together(self, shops: Sequence[Purchases]) -> dict[str, torch.Tensor]:
         """Train what all domains of a set share, before each is learnt by itself; for a ranker that `learns_together`.
@@ -212,7 +211,7 @@ class SequentialRanker(TaughtRanker):
         """Return (B, C) scores; domains that were not learnt score 0."""
         scores = empty_scores(examples)
         for fitted, rows, asked, vectors in self._by_domain(examples):
-            for found, batch in history_batches(asked, self.settings.max_history, _ASKED_AT_ONCE, vectors.device):
+            for found, batch in history_batches(asked, self.settings.max_history, ASKED_AT_ONCE, vectors.device):
                 users = fitted.model.users(batch).double()
                 candidates = torch.from_numpy(asked.candidates[found]).to(vectors.device)
                 scores[rows[found]] = (users[:, None, :] * vectors[candidates]).sum(-1).cpu().numpy()  # not BLAS: equal items must tie
@@ -224,8 +223,9 @@ class SequentialRanker(TaughtRanker):
         scores = np.zeros((len(examples), len(items)))
         for fitted, rows, asked, vectors in self._by_domain(examples):
             wanted = vectors[torch.from_numpy(numbers_of(fitted.items, items)).to(vectors.device)]
-            for found, batch in history_batches(asked, self.settings.max_history, _ASKED_AT_ONCE, vectors.device):
-                scores[rows[found]] = (fitted.model.users(batch).double() @ wanted.T).cpu().numpy()
+            distinct, places = torch.unique(wanted, dim=0, return_inverse=True)  # BLAS may give equal columns unlike last digits: equal items must tie
+            for found, batch in history_batches(asked, self.settings.max_history, ASKED_AT_ONCE, vectors.device):
+                scores[rows[found]] = (fitted.model.users(batch).double() @ distinct.T)[:, places].cpu().numpy()
         return scores
 
     def _by_domain(self, examples: Sequence[Example]) -> Iterator[tuple[Fitted, Numbers, Asked, torch.Tensor]]:

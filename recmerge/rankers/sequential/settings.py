@@ -18,7 +18,6 @@ class TaughtSettings(RankerSettings):
     learning_rate: float = Field(1e-3, gt=0, description="of Adam")
     weight_decay: float = Field(0.0, ge=0)
     batch_size: int = Field(256, ge=1, description="rows of a step")
-    negatives: int = Field(0, ge=0, description="where a softmax is learnt from: items drawn anew for each step; 0: the whole catalogue")
     epochs: int = Field(200, ge=1, description="at most")
     epoch_steps: int | None = Field(None, ge=1, description="steps of an epoch at most; null: as many as pass over every row")
     patience: int = Field(10, ge=1, description="evaluations in a row without a better NDCG@10 of validation users that end training")
@@ -50,13 +49,19 @@ class TaughtSettings(RankerSettings):
         return None if end is None else begun + share * (end - begun)
 
 
+class SoftmaxSettings(TaughtSettings):
+    """What models have in common that learn by a softmax over items."""
+
+    negatives: int = Field(0, ge=0, description="where a softmax is learnt from: items drawn anew for each step; 0: the whole catalogue")
+
+
 class SequentialSettings(TaughtSettings):
     """What all models have in common whose items have vectors of a width of their own."""
 
     width: int = Field(64, ge=1, description="of an item's vector")
 
 
-class RowsSettings(SequentialSettings):
+class RowsSettings(SoftmaxSettings, SequentialSettings):
     """What models have in common that can answer at every place of a history at once."""
 
     rows: Literal["buyers", "purchases"] = Field(

@@ -18,14 +18,15 @@ def titles_of(purchases: Purchases) -> list[str]:
     return [titles[item] for item in purchases.items]
 
 
-def title_vectors(titles: Sequence[str], model: str) -> Vectors:
+def title_vectors(titles: Sequence[str], model: str, device: str = "cpu") -> Vectors:
     """Read titles, see `read_titles`.
 
     Args:
         titles: I texts; equal ones get equal vectors.
         model: The name of a packaged sentence encoder, or the folder of one.
+        device: "cpu" or "cuda".
 
     Returns:
         (I, F) vectors of length 1 to the precision of float16.
     """
-    return read_titles(titles, model).vectors.astype(np.float16)
+    return read_titles(titles, model, device).vectors.astype(np.float16)

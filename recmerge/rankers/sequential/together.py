@@ -17,7 +17,7 @@ from recmerge.rankers.sequential.losses import at_questions, drawn_softmax, full
 from recmerge.rankers.sequential.model import ItemRepresentation, SequenceEncoder, SequentialModel
 from recmerge.rankers.sequential.purchases import COLD, Purchases, mix
 from recmerge.rankers.sequential.ranker import SequentialRanker, device_of
-from recmerge.rankers.sequential.settings import TransformerSettings
+from recmerge.rankers.sequential.settings import SoftmaxSettings, TransformerSettings
 from recmerge.rankers.sequential.text import Vectors, title_vectors, titles_of
 from recmerge.rankers.sequential.training import Outcome, train
 
@@ -64,7 +64,7 @@ class TogetherRanker(SequentialRanker):
         model = self.united_model(shops).to(pick_device(s.device))
         rows = Rows(mix(shops), s.max_history, every_place=True, device=device_of(model))
         deadline = s.deadline(len(shops) * s.pretraining)
-        schedule = replace(s.schedule(max(1, round(s.pretraining * s.epochs))), batch_size=self.united_batch(), learning_rate=self.united_rate(), eval_every=1)
+        schedule = replace(s.schedule(self.first_epochs()), batch_size=self.united_batch(), learning_rate=self.united_rate(), eval_every=1)
         outcome = train(model, rows, schedule, None, seed=self.seed, loss=self.united_loss(model), deadline=deadline, say=self.say)
         self.facts["pretraining"] = outcome.facts()
         return {key: weights for key, weights in model.state_dict().items() if not key.startswith(self.own)}
@@ -95,8 +95,17 @@ class TogetherRanker(SequentialRanker):
         return self.refined(model, purchases).facts()
 
     def refined(self, model: SequentialModel, purchases: Purchases, deadline: float | None = None, **more: Any) -> Outcome:
-        """Train as `trained` does, until the domain's own share of the minutes is over or the deadline is reached."""
-        return self.trained(model, purchases, deadline=self.end_of_stage() if deadline is None else deadline, **more)
+        """Train as `trained` does, for the domain's own epochs, until its own share of the minutes is over or the deadline is reached."""
+        more = {"epochs": self.own_epochs(), "deadline": self.end_of_stage() if deadline is None else deadline} | more
+        return self.trained(model, purchases, **more)
+
+    def first_epochs(self) -> int:
+        """Return the epochs of the first stage."""
+        return max(1, round(self.settings.pretraining * self.settings.epochs))
+
+    def own_epochs(self) -> int:
+        """Return the epochs that the first stage has left to a domain's own."""
+        return max(1, self.settings.epochs - self.first_epochs()) if self.is_pretrained else int(self.settings.epochs)
 
     def end_of_stage(self) -> float | None:
         """Return when the domain whose stage begins now has used its minutes, by the settings' clock; None: there is no limit."""
@@ -104,7 +113,7 @@ class TogetherRanker(SequentialRanker):
         return end
 
 
-class TransferSettings(TogetherSettings):
+class TransferSettings(SoftmaxSettings, TogetherSettings):
     """How titles are read, and what is carried over from all domains to each."""
 
     width: int = Field(300, ge=1, description="of an item's vector")
@@ -129,6 +138,7 @@ class TransferModel(SequentialModel):
         super().__init__(items, encoder)
         self.n_items, self.temperature = n_items, settings.temperature
         self.n_negatives = settings.negatives if settings.negatives < n_items else 0
+        self.fewest = 1 if self.n_negatives else None  # a part would make the whole table once more
 
     def expectations(self, batch: Batch) -> torch.Tensor:
         """Return (B, T, D) of length 1."""
@@ -186,7 +196,11 @@ class TransferRanker(TogetherRanker):
 
     def prepare(self, shops: Sequence[Purchases]) -> None:
         """Read all titles."""
-        self.vectors = {shop.domain.name: title_vectors(titles_of(shop), self.settings.model) for shop in shops}
+        self.vectors = {shop.domain.name: self.vectors_of(titles_of(shop)) for shop in shops}
+
+    def vectors_of(self, titles: Sequence[str]) -> Vectors:
+        """Return (I, F) vectors of I titles."""
+        return title_vectors(titles, self.settings.model, pick_device(self.settings.device).type)
 
     def united_batch(self) -> int:
         """Return the rows of a step of the first stage."""

@@ -2,7 +2,7 @@
 
 import copy
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
@@ -11,13 +11,14 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from recmerge.errors import ConfigError
 from recmerge.evaluation.metrics import expected_metric
-from recmerge.rankers.sequential.batches import Batch, Rows, history_batches
+from recmerge.rankers.per_domain import Numbers
+from recmerge.rankers.sequential.batches import ASKED_AT_ONCE, Batch, Rows, history_batches
 from recmerge.rankers.sequential.model import SequentialModel
 from recmerge.rankers.sequential.purchases import COLD, Asked
 
 _METRIC = "ndcg@10"
-_ASKED_AT_ONCE = 512
 Clock = Literal["wall", "cpu"]
 
 
@@ -85,8 +86,12 @@ class Outcome:
 
     def facts(self) -> dict[str, Any]:
         """Return what a run's manifest keeps."""
-        best = max((e[_METRIC] for e in self.curve if e[_METRIC] is not None), default=None)
-        return {**vars(self), "seconds": round(self.seconds, 1), f"best_{_METRIC}": best}
+        return {**vars(self), "seconds": round(self.seconds, 1), f"best_{_METRIC}": self.best}
+
+    @property
+    def best(self) -> float | None:
+        """The highest NDCG@10 of the validation users; None: nobody was asked."""
+        return max((e[_METRIC] for e in self.curve if e[_METRIC] is not None), default=None)
 
 
 def train(
@@ -110,7 +115,7 @@ def train(
         schedule: How long and how fast.
         asked: Validation users; None: train for all epochs and keep the last model.
         seed: Of the order of batches; dropout and negatives draw from torch's own generator, which the caller seeds.
-        loss: Of a batch; None: the model's own.
+        loss: Of a step, which is then one batch; None: the model's own.
         deadline: By the schedule's clock, where several stages share the seconds; None: those of the schedule from now.
         judge: NDCG@10 of validation users; None: as `validation_ndcg` finds it.
         before_epoch: Is called as each epoch begins.
@@ -134,7 +139,8 @@ def train(
         last_step = None if deadline is None else deadline - watch.seconds  # the last evaluation is within the minutes too
         is_over = partial(schedule.is_past, last_step)
         steps = islice(rows.steps(schedule.batch_size, draw, None if loss else model.fewest), schedule.epoch_steps)
-        total = _epoch(model, steps, loss or model.loss, optimizer, is_over)
+        counted = (lambda batch: (loss(batch), 1)) if loss else model.counted_loss
+        total = _epoch(model, steps, counted, optimizer, is_over)
         ends = is_over()
         watch.losses.append(total)
         if ends or epoch % schedule.eval_every == 0 or epoch == schedule.epochs:
@@ -184,39 +190,35 @@ class _Watch:
 
 
 def _epoch(
-    model: SequentialModel, steps: Iterable[list[Batch]], loss: Callable[[Batch], torch.Tensor], optimizer: torch.optim.Optimizer, is_over: Callable[[], bool]
+    model: SequentialModel, steps: Iterable[list[Batch]], counted: Callable[[Batch], Any], optimizer: torch.optim.Optimizer, is_over: Callable[[], bool]
 ) -> float:
     """Go over the steps, or over as many as the time allows; return the mean loss."""
     model.train()
-    total, n = torch.zeros((), dtype=torch.float64), 0
+    total, n_steps = 0.0, 0
     for parts in steps:
         optimizer.zero_grad(set_to_none=True)
-        for part, share in zip(parts, _shares(parts), strict=True):
-            found = share * loss(part)
-            found.backward()
-            total = total.to(found.device) + found.detach()
-        _make_dense(optimizer)
+        summed, n_asked = 0.0, 0
+        for part in parts:
+            mean, n = counted(part)
+            (mean * n).backward()
+            summed, n_asked = summed + mean.detach().double() * n, n_asked + n
+        _finish_gradients(optimizer, n_asked)
         optimizer.step()
-        n += 1
+        total, n_steps = total + summed / n_asked, n_steps + 1
         if is_over():
             break
-    mean = float(total) / max(n, 1)
+    mean = float(total) / max(n_steps, 1)
     if not np.isfinite(mean):
-        raise FloatingPointError(f"the loss is {mean}")
+        raise ConfigError(f"training went astray: the mean loss of an epoch is {mean}", fix="lower ranker.learning_rate")
     return mean
 
 
-def _make_dense(optimizer: torch.optim.Optimizer) -> None:
-    """Add up what `rows_of` left sparse."""
-    for weights in (w for group in optimizer.param_groups for w in group["params"]):
-        if weights.grad is not None and weights.grad.is_sparse:
+def _finish_gradients(optimizer: torch.optim.Optimizer, n_asked: torch.Tensor | int) -> None:
+    """Add up what `rows_of` left sparse, and make of sums over questions means."""
+    for weights in (w for group in optimizer.param_groups for w in group["params"] if w.grad is not None):
+        if weights.grad.is_sparse:
             weights.grad = weights.grad.to_dense()
-
-
-def _shares(parts: Sequence[Batch]) -> torch.Tensor:
-    """Return the share of each part in the questions of a step: their losses are means."""
-    asked = torch.stack([(part.targets > COLD).sum() for part in parts]).float()
-    return asked / asked.sum()
+        weights.grad /= n_asked
 
 
 @torch.inference_mode()
@@ -227,7 +229,7 @@ def validation_ndcg(model: SequentialModel, asked: Asked, max_history: int, *, w
         model: Any; put into eval mode.
         asked: B users with C candidates each.
         max_history: Purchases read at most.
-        whole_catalogue: Rank the target among all items but those of the history, not among the candidates.
+        whole_catalogue: Rank the target among all items that the user has not bought, not among the candidates.
 
     Returns:
         The mean NDCG@10, ties shared as everywhere; users without a history count as tied throughout.
@@ -237,18 +239,25 @@ def validation_ndcg(model: SequentialModel, asked: Asked, max_history: int, *, w
     vectors = model.scored()
     width = len(vectors) - 1 if whole_catalogue else asked.candidates.shape[1]
     better, tied = np.zeros(len(asked.users)), np.full(len(asked.users), width - 1.0)
-    for rows, batch in history_batches(asked, max_history, _ASKED_AT_ONCE, device):
+    for rows, batch in history_batches(asked, max_history, ASKED_AT_ONCE, device):
         users = model.users(batch)
         targets = torch.from_numpy(asked.targets[rows]).to(device)
         if whole_catalogue:
             scores = users @ vectors.T
             own = scores.gather(1, targets[:, None])
-            scores[:, 0] = -torch.inf
-            scores.scatter_(1, batch.items, -torch.inf)
+            scores[:, COLD] = -torch.inf
+            scores[_bought(asked, rows)] = -torch.inf
         else:
             candidates = torch.from_numpy(asked.candidates[rows]).to(device)
             scores = torch.einsum("bd,bcd->bc", users, vectors[candidates])
-            own = scores[candidates == targets[:, None]][:, None] if len(scores) else scores
+            own = scores.gather(1, (candidates == targets[:, None]).int().argmax(1, keepdim=True))  # its first place, should it be listed twice
         better[rows] = (scores > own).sum(1).cpu().numpy()
         tied[rows] = ((scores == own).sum(1) - 1).clamp(min=0).cpu().numpy()
     return float(np.mean(expected_metric(_METRIC, better, tied)))
+
+
+def _bought(asked: Asked, rows: Numbers) -> tuple[Numbers, Numbers]:
+    """Return all that some users have bought, however long ago: their places among the rows, and the items."""
+    starts, ends = asked.starts[:-1][rows], asked.starts[1:][rows]
+    items = [asked.bought[start:end] for start, end in zip(starts, ends, strict=True)]
+    return np.repeat(np.arange(len(rows)), ends - starts), np.concatenate(items)

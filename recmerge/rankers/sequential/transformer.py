@@ -132,10 +132,7 @@ class TransformerEncoder(SequenceEncoder):
         self.blocks = nn.ModuleList([Block(width, heads, inner, dropout, activation, norm_first=norm_first) for _ in range(blocks)])
         self.causal = causal
         self.norm_first = norm_first
-        for layer in self.modules():
-            if isinstance(layer, nn.Linear):
-                nn.init.normal_(layer.weight, std=0.02)
-                nn.init.zeros_(layer.bias)
+        draw_layers(self)
 
     def forward(self, purchases: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
         """Return (B, T, D); what stands in places of padding means nothing."""
@@ -166,3 +163,11 @@ def visible_places(known: torch.Tensor, *, causal: bool) -> torch.Tensor:
     if causal:
         sees = sees & torch.ones(t, t, dtype=torch.bool, device=known.device).tril()
     return sees | torch.eye(t, dtype=torch.bool, device=known.device)
+
+
+def draw_layers(module: nn.Module) -> None:
+    """Draw the weights of all linear layers inside, with a standard deviation of .02, and set their biases to 0."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Linear):
+            nn.init.normal_(layer.weight, std=0.02)
+            nn.init.zeros_(layer.bias)

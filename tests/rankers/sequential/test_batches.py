@@ -1,4 +1,4 @@
-from itertools import combinations
+from itertools import combinations, pairwise
 
 import numpy as np
 import pytest
@@ -38,9 +38,25 @@ def test_prefixes_by_hand() -> None:
     assert found.times.tolist() == [[-1, -1, 0, 100], [-1, 0, 100, 200], [0, 100, 200, 300], [-1, -1, 500, 600]]
 
 
-@pytest.mark.parametrize(("every_place", "items"), [(True, [[2, 3], [0, 6]]), (False, [[0, 1], [1, 2], [2, 3], [0, 6]])])
-def test_the_newest_are_read_where_there_are_too_many(every_place: bool, items: list[list[int]]) -> None:
-    assert all_of(rows(2, every_place=every_place)).items.tolist() == items
+@pytest.mark.parametrize(("every_place", "items"), [(True, [[0, 1], [2, 3], [0, 6]]), (False, [[0, 1], [1, 2], [2, 3], [0, 6]])])
+def test_more_purchases_than_are_read_are_several_rows(every_place: bool, items: list[list[int]]) -> None:
+    found = all_of(rows(2, every_place=every_place))
+    assert found.items.tolist() == items
+    assert found.targets[:, -1].tolist() == ([2, 4, 7] if every_place else [2, 3, 4, 7])
+    assert found.users.tolist() == ([1, 1, 3] if every_place else [1, 1, 1, 3])
+
+
+@pytest.mark.parametrize("max_history", [1, 3, 4, 50])
+@pytest.mark.parametrize("every_place", [True, False])
+def test_every_purchase_but_the_first_is_asked_for_once(every_place: bool, max_history: int) -> None:
+    draw = np.random.default_rng(3)
+    lengths = draw.integers(0, 20, 50)
+    edges = np.concatenate([[0], lengths.cumsum()])
+    histories = [list(range(start + 1, end + 1)) for start, end in pairwise(edges)]  # no item twice
+    made = Rows(purchases(*histories), max_history, every_place=every_place, device=CPU)
+    targets = all_of(made).targets
+    assert sorted(targets[targets > 0].tolist()) == [item for history in histories for item in history[1:]]
+    assert max(made.ends - made.starts) <= max_history + 1
 
 
 def test_a_batch_is_as_wide_as_its_longest_row() -> None:
@@ -56,7 +72,7 @@ def test_every_row_once_an_epoch(every_place: bool, size: int) -> None:
     batches = [batch for step in made.steps(size, draw, 1) for batch in step]
     found = [(int(u), tuple(t for t in whole.tolist() if t)) for b in batches for u, whole in zip(b.users, b.whole(), strict=True)]
     if every_place:
-        wanted = [(u, tuple(h[-6:])) for u, h in enumerate(histories, start=1) if len(h) > 1]
+        wanted = [(u, tuple(h[max(0, end - 6) : end])) for u, h in enumerate(histories, start=1) for end in range(len(h), 1, -5)]
     else:
         wanted = [(u, tuple(h[max(0, end - 6) : end])) for u, h in enumerate(histories, start=1) for end in range(2, len(h) + 1)]
     assert sorted(found) == sorted(wanted)
@@ -97,6 +113,11 @@ def test_like_lengths_are_the_best_of_all_cuts(fewest: int, monkeypatch: pytest.
     found = like_lengths(lengths, fewest)
     assert cost(tuple(found)) == min(map(cost, every))
     assert len(found) > 0
+
+
+def test_no_batch_has_too_few_rows() -> None:
+    assert like_lengths(np.asarray([1] * 30 + [50] * 200), 64) == []
+    assert like_lengths(np.asarray([1] * 64 + [50] * 200), 64) == [64]
 
 
 def test_too_few_rows_are_one_batch() -> None:

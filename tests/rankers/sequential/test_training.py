@@ -9,6 +9,8 @@ import torch
 from sequences import purchases
 from torch import nn
 
+from recmerge.errors import ConfigError
+from recmerge.rankers.bert4rec import Bert4RecModel, Bert4RecSettings
 from recmerge.rankers.sequential import batches
 from recmerge.rankers.sequential.batches import Batch, Rows
 from recmerge.rankers.sequential.model import IdItems, NextItemModel, SequenceEncoder, SequentialModel
@@ -172,6 +174,21 @@ def test_parts_of_a_step_teach_what_the_whole_step_does(monkeypatch: pytest.Monk
         assert loss == pytest.approx(moved[0][1], rel=1e-5)
 
 
+@pytest.mark.parametrize("last_ratio", [0.0, 1.0])
+def test_parts_weigh_as_many_questions_as_their_loss_is_of(last_ratio: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows whose every place is hidden, or the last alone: BERT4Rec's questions are not its rows' targets."""
+    shop = Rows(purchases([1, 2], [3, 4], [5, 6, 1, 2], [7, 8, 1, 2, 3, 4]), 5, every_place=True, device=CPU)
+    monkeypatch.setattr(batches, "_PART", 0)
+    moved = []
+    for fewest in (None, 1):
+        torch.manual_seed(0)
+        model = Bert4RecModel(9, Bert4RecSettings(width=8, heads=2, inner=16, max_history=5, dropout=0.0, mask_ratio=1.0, last_ratio=last_ratio))
+        model.fewest = fewest
+        train(model, shop, replace(SCHEDULE, epochs=2, batch_size=4, learning_rate=0.01), None, seed=1)
+        moved.append(model.scored().detach())
+    torch.testing.assert_close(moved[1], moved[0], rtol=1e-3, atol=1e-4)
+
+
 def test_equal_seeds_give_equal_orders() -> None:
     first, again, other = Slope(), Slope(), Slope()
     for model, seed in ((first, 1), (again, 1), (other, 2)):
@@ -189,7 +206,7 @@ def test_nothing_to_learn_from() -> None:
 
 
 def test_a_loss_that_is_not_a_number_is_an_error() -> None:
-    with pytest.raises(FloatingPointError, match="the loss is nan"):
+    with pytest.raises(ConfigError, match="the mean loss of an epoch is nan"):
         run(Slope(start=float("nan")))
 
 
@@ -210,6 +227,18 @@ def test_validation_by_hand(number: float, target: int, candidates: float, catal
     assert validation_ndcg(Slope(number), question, 5) == pytest.approx(candidates)
     if catalogue is not None:
         assert validation_ndcg(Slope(number), question, 5, whole_catalogue=True) == pytest.approx(catalogue)
+
+
+def test_a_target_that_is_listed_twice_ties_with_itself() -> None:
+    question = Asked(np.asarray([0]), np.asarray([0, 1]), np.asarray([9]), np.asarray([[2, 1, 1]]), np.asarray([1]))
+    assert validation_ndcg(Slope(1.0), question, 5) == pytest.approx((1 + 1 / np.log2(3)) / 2)
+
+
+def test_what_was_bought_long_ago_is_no_place_of_the_catalogue() -> None:
+    """Number -1: item 1 is last of the eight, or six, that were not bought."""
+    question = Asked(np.asarray([0]), np.asarray([0, 3]), np.asarray([7, 8, 9]), np.asarray([[1, 2]]), np.asarray([1]))
+    for max_history in (1, 3):
+        assert validation_ndcg(Slope(-1.0), question, max_history, whole_catalogue=True) == pytest.approx(1 / np.log2(7))
 
 
 def test_users_without_a_history_count_as_tied_throughout() -> None:
