@@ -3,6 +3,8 @@
 import difflib
 from collections.abc import Iterable
 
+_JOINERS = "\u200c\u200d"  # part of how Persian, Hindi and some emoji are written
+
 
 class RecmergeError(Exception):
     """An error with a message for the user instead of a traceback.
@@ -104,7 +106,14 @@ class Interrupted(RecmergeError):  # noqa: N818  (it is not the user's error)
 def printable(text: str) -> str:
     """Return `text` on one line, without control characters a terminal would obey."""
     flat = " ".join(text.split())
-    return flat if flat.isprintable() else "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in flat)
+    if flat.isprintable():
+        return flat
+    around = zip(f" {flat}", flat, f"{flat[1:]} ", strict=False)
+    return "".join(c if c.isprintable() or (c in _JOINERS and _joins(before, after)) else f"\\x{ord(c):02x}" for before, c, after in around)
+
+
+def _joins(before: str, after: str) -> bool:
+    return all(c.isprintable() and not c.isascii() for c in (before, after))
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:

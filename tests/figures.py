@@ -3,7 +3,7 @@
 A table stands below a line `<!-- figures: ABLATION [target=T] [settings=S] -->` and ends at the next empty line. With `by=settings` it has a row
 for each setting, NDCG@1 of each system, and the last system's difference from the baseline. With `across=target` it has a row for each system and
 a column for each target: NDCG@1 with its interval, NDCG@5, and whether NDCG@1 is above (▲) or below (▼) the baseline's by more than chance
-explains, p of at most .05 after Holm's correction over the column.
+explains, p of at most .05 after Holm's correction over the column. In tables with a column of differences p is after Holm's correction over the table.
 """
 
 import csv
@@ -48,8 +48,16 @@ def table(path: Path, filters: dict[str, str]) -> list[str]:
     if across:
         return _across(rows, across)
     baseline = next(row["system"] for row in rows if row["is_baseline"] == "True")
-    head = ["system", "NDCG@1 [95 %]", "NDCG@5", "HR@5", "MRR", f"NDCG@1 minus {baseline} [95 %], p"]
+    _adjust(rows)
+    head = ["system", "NDCG@1 [95 %]", "NDCG@5", "HR@5", "MRR", f"NDCG@1 minus {baseline} [95 %], p (Holm)"]
     return [_line(head), _line(["---"] * len(head)), *(_line(_cells(row)) for row in rows)]
+
+
+def _adjust(rows: list[dict[str, str]]) -> None:
+    """Put Holm's correction over the table in the place of each p of NDCG@1."""
+    compared = [row for row in rows if row["ndcg@1_p"]]
+    for row, p in zip(compared, holm([float(row["ndcg@1_p"]) for row in compared]), strict=True):
+        row["ndcg@1_p"] = str(p)
 
 
 def _across(rows: list[dict[str, str]], across: str) -> list[str]:
@@ -58,9 +66,10 @@ def _across(rows: list[dict[str, str]], across: str) -> list[str]:
     for row in rows:
         columns.setdefault(row[across], {})[row["system"]] = f"{_cells(row)[1]} / {_short(row['ndcg@5'])}"
     for value, cells in columns.items():
-        compared = [row for row in rows if row[across] == value and row["ndcg@1_p"]]
-        for row, p in zip(compared, holm([float(row["ndcg@1_p"]) for row in compared]), strict=True):
-            if p <= _SURE:
+        column = [row for row in rows if row[across] == value]
+        _adjust(column)
+        for row in column:
+            if row["ndcg@1_p"] and float(row["ndcg@1_p"]) <= _SURE:
                 cells[row["system"]] += " ▲" if float(row["ndcg@1_difference"]) > 0 else " ▼"
     head = ["NDCG@1 [95 %] / @5", *(value.capitalize() for value in columns)]
     systems = dict.fromkeys(row["system"] for row in rows)

@@ -16,8 +16,10 @@ METRICS_SUFFIX = f".{METRICS_FILE}"
 SOURCE_FILE = "source.json"
 
 
-def publish_figures(swept: Swept, graph: Graph, folder: Path) -> Path:
+def publish_figures(swept: Swept, graph: Graph, folder: Path) -> str:
     """Write an ablation's tables, its evaluations' metrics and a note of their origin; nothing in them names a path.
+
+    Where a command failed, what was published before stays.
 
     Args:
         swept: The finished ablation.
@@ -25,13 +27,15 @@ def publish_figures(swept: Swept, graph: Graph, folder: Path) -> Path:
         folder: Where a folder of the ablation's name is made, or brought up to date.
 
     Returns:
-        That folder: `table.csv`, `table.md`, one `<evaluation>.metrics.json` each, and `source.json` with the content hash, code
-        version, seconds and (for training) facts of every command's run.
+        What was done, in words. The folder then holds `table.csv`, `table.md`, one `<evaluation>.metrics.json` each, and `source.json` with the
+        content hash, code version, seconds and (for training) facts of every command's run.
 
     Raises:
         ArtifactError: The folder cannot be written, or a run was removed meanwhile.
     """
     home = folder / swept.done.manifest.name
+    if (home / TABLE_CSV).is_file() and not all(outcome.complete for outcome in swept.outcomes.values()):
+        return f"not published: some commands failed, and what stands in {home} is kept"
     metrics = {f"{graph.cells[key].name}{METRICS_SUFFIX}": _run_dir(o) / METRICS_FILE for key, o in swept.outcomes.items() if _is_eval(key, graph, o)}
     source = json.dumps(_source(swept, graph), indent=1, ensure_ascii=False) + "\n"
     try:
@@ -46,7 +50,7 @@ def publish_figures(swept: Swept, graph: Graph, folder: Path) -> Path:
                 old.unlink()
     except OSError as error:
         raise ArtifactError(f"the figures cannot be published in {home}: {error.strerror or error}", fix="give a folder that can be written") from error
-    return home
+    return f"published in {home}"
 
 
 def _is_eval(key: str, graph: Graph, outcome: Outcome) -> bool:

@@ -4,16 +4,17 @@ import csv
 import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from recmerge.ablation.graph import FUSE_FLAG, FUSED_LABEL, Cell, Graph, Outcome, Use
+from recmerge.evaluation.significance import holm
 from recmerge.names import METRICS_FILE
 from recmerge.stages.fuse import FUSED
 
 CHANCE = "chance (random order)"
-METRICS = ("ndcg@1", "ndcg@3", "ndcg@5", "mrr@5", "hr@5", "mrr")
+METRICS = ("ndcg@1",)  # of a table in which nothing was evaluated
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Row:
         state: ok, or what became of the cell that it lacks.
         n_users: How many users were ranked for.
         metrics: value and ci95 by metric; a value alone for chance.
-        differences: difference, ci95 and p by metric, to the baseline.
+        differences: difference, ci95, p and p_holm (see `with_holm`) by metric, to the baseline.
         is_baseline: Whether the others are compared with it.
         settings: What varies in the grid apart from the seed, by dotted key.
         seeds: How many seeds of training the figures are a mean of.
@@ -122,6 +123,26 @@ def fused_labels(cell: Cell, graph: Graph, outcomes: Mapping[str, Outcome], runs
     return {FUSED: label} | {run: f"{label} without {systems.get(part, part)}" for run, part in left_out.items()}
 
 
+def with_holm(rows: Sequence[Row]) -> list[Row]:
+    """Add to each difference its p adjusted for the number of systems that are compared with the baseline on the same target and settings.
+
+    Args:
+        rows: Of all targets and points.
+
+    Returns:
+        The rows, in that order.
+    """
+    groups: dict[tuple[str, str, str], list[int]] = {}
+    for place, row in enumerate(rows):
+        for metric in row.differences:
+            groups.setdefault((row.target, row.point, metric), []).append(place)
+    adjusted: dict[int, dict[str, Any]] = {place: {} for place in range(len(rows))}
+    for (_, _, metric), places in groups.items():
+        for place, p in zip(places, holm([rows[place].differences[metric]["p"] for place in places]), strict=True):
+            adjusted[place][metric] = {**rows[place].differences[metric], "p_holm": p}
+    return [replace(row, differences=adjusted[place]) for place, row in enumerate(rows)]
+
+
 def _compared(metrics: Mapping[str, Any], run: str) -> dict[str, Any]:
     return {c["metric"]: c for c in metrics["comparisons"] if c["run"] == run}
 
@@ -149,14 +170,14 @@ def as_csv(rows: Sequence[Row]) -> str:
     names = metric_names(rows)
     text = io.StringIO()
     out = csv.writer(text, lineterminator="\n")
-    columns = [f"{name}{part}" for name in names for part in ("", "_low", "_high", "_difference", "_difference_low", "_difference_high", "_p")]
+    columns = [f"{name}{part}" for name in names for part in ("", "_low", "_high", "_difference", "_difference_low", "_difference_high", "_p", "_p_holm")]
     out.writerow(["target", "settings", "system", "state", "is_baseline", "users", *columns])
     for row in rows:
         figures: list[Any] = []
         for name in names:
             figure, compared = row.metrics.get(name, {}), row.differences.get(name, {})
             figures += [figure.get("value"), *figure.get("ci95", (None, None))]
-            figures += [compared.get("difference"), *compared.get("ci95", (None, None)), compared.get("p")]
+            figures += [compared.get("difference"), *compared.get("ci95", (None, None)), compared.get("p"), compared.get("p_holm")]
         out.writerow([row.target, row.point, row.system, row.state, row.is_baseline, row.n_users, *figures])
     return text.getvalue()
 
@@ -175,7 +196,7 @@ def shown_cells(rows: Sequence[Row], names: Sequence[str], *, compare: bool = Tr
     head = names[0]
     compare = compare and any(row.differences for row in rows)
     heads, firsts = _row_names(rows)
-    columns = [*heads, "users", f"{head} [95 %]", *names[1:], *([f"{head} - baseline [95 %], p"] if compare else [])]
+    columns = [*heads, "users", f"{head} [95 %]", *names[1:], *([f"{head} - baseline [95 %], p (Holm)"] if compare else [])]
     cells = []
     for row, first in zip(rows, firsts, strict=True):
         line = [*first, "" if row.n_users is None else f"{row.n_users:,}"]
@@ -192,7 +213,7 @@ def difference_cells(rows: Sequence[Row], names: Sequence[str]) -> tuple[list[st
     """Return the differences to the baseline, one column per metric; no cells where nothing was compared."""
     heads, firsts = _row_names(rows)
     cells = [[*first, *(_difference(row, name) for name in names)] for row, first in zip(rows, firsts, strict=True) if row.differences]
-    return [*heads, *(f"{name} [95 %], p" for name in names)], cells
+    return [*heads, *(f"{name} [95 %], p (Holm)" for name in names)], cells
 
 
 def _row_names(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
@@ -213,7 +234,7 @@ def _difference(row: Row, name: str) -> str:
     compared = row.differences.get(name)
     if compared is None:
         return ""
-    return f"{compared['difference']:+.4f} [{compared['ci95'][0]:+.4f}, {compared['ci95'][1]:+.4f}], {compared['p']:.4f}"
+    return f"{compared['difference']:+.4f} [{compared['ci95'][0]:+.4f}, {compared['ci95'][1]:+.4f}], {compared['p_holm']:.4f}"
 
 
 def as_markdown(title: str, rows: Sequence[Row], note: str) -> str:

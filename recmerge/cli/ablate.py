@@ -54,7 +54,7 @@ def ablate(
     if publish is not None:
         from recmerge.ablation.published import publish_figures
 
-        common.reporter.say(f"published in {publish_figures(swept, graph, publish)}")
+        common.reporter.say(publish_figures(swept, graph, publish))
     common.finish(swept.done, "recmerge runs list", **summary(swept))
     swept.check()
 

@@ -30,7 +30,7 @@ def evaluate(
     calibrate: Annotated[
         bool | None, typer.Option("--calibrate", help="Scores as probabilities: how to scale them, calibration error; needs rankings of validation events.")
     ] = None,
-    gate: Annotated[bool, typer.Option("--gate", help="Exit with 8 where the settings under `gate` are not met.")] = False,
+    gate: Annotated[bool, typer.Option("--gate", help="Exit with 8 where the first run does not meet the settings under `gate`.")] = False,
     ks: Annotated[str | None, typer.Option("--ks", help="Cut-offs, e.g. 1,3,5.")] = None,
     samples: Annotated[int | None, typer.Option("--samples", help="Bootstrap resamples.")] = None,
     result_jsonl: Annotated[Path | None, typer.Option("--result-jsonl", help="A result file in the published format instead of runs.")] = None,
@@ -69,6 +69,8 @@ def evaluate(
     }
     common.finish(done, next_command=f"recmerge runs lineage eval/{done.manifest.name}", report=str(report), **document)
     if gate:
+        if config.gate.no_worse and not metrics["comparisons"]:
+            common.reporter.warn("--gate has no --baseline to compare with: only malformed output and gate.min_value were judged")
         check_gate(config, metrics)
 
 
@@ -92,6 +94,8 @@ def _read(done: "Done") -> dict[str, Any]:
 
 def _show(common: Common, metrics: dict[str, Any]) -> None:
     """Show one row per run; every figure is a mean over its users."""
+    from recmerge.evaluation.doubts import doubts
+
     names = [name for name in _COLUMNS if name in metrics["metrics"]]
     head = next(iter(metrics["metrics"]))
     names = [head, *(n for n in names if n != head)]
@@ -108,11 +112,17 @@ def _show(common: Common, metrics: dict[str, Any]) -> None:
         if differences:
             cells.append(_difference(differences.get(key)))
         rows.append(cells)
+    for key, about in metrics.get("fusion", {}).get("fitted", {}).items():
+        common.reporter.say(f"{key}: a {about['model']} fitted on {about['n_users']:,} validation users")
     common.reporter.table(f"{metrics['run']['label']}: {metrics['n_users']} users", columns, rows)
+    for doubt in doubts(metrics):
+        common.reporter.warn(doubt)
     if metrics["transfer"]:
         from recmerge.evaluation.transfer import alarm_lines
 
-        for line in alarm_lines(metrics["transfer"], metrics["baseline"]):
+        judged = next(iter(metrics["runs"]))
+        mine = {**metrics["transfer"], "alarms": [row for row in metrics["transfer"]["alarms"] if row["run"] == judged]}
+        for line in alarm_lines(mine, metrics["baseline"]):
             common.reporter.warn(line)
     for row in metrics.get("fusion", {}).get("added", []):
         if row["metric"] == head:
@@ -122,4 +132,5 @@ def _show(common: Common, metrics: dict[str, Any]) -> None:
 def _difference(row: dict[str, Any] | None) -> str:
     if row is None:
         return ""
-    return f"{row['difference']:+.4f} [{row['ci95'][0]:+.4f}, {row['ci95'][1]:+.4f}] p {row['p']:.4f}"
+    adjusted = f" (Holm {row['p_holm']:.4f})" if row["p_holm"] != row["p"] else ""
+    return f"{row['difference']:+.4f} [{row['ci95'][0]:+.4f}, {row['ci95'][1]:+.4f}] p {row['p']:.4f}{adjusted}"

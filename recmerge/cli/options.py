@@ -146,6 +146,8 @@ def command(app: typer.Typer, name: str, *, run: bool = True, config: bool = Tru
 
         def wrapper(**values: Any) -> Any:
             options = {key: values.pop(key) for key in shared}
+            if options.get("name") == "":
+                raise UsageError("--name is given nothing", fix="give a name, or leave the option out")
             common = Common(**options)
             common.reporter = ConsoleReporter(quiet=common.quiet or (common.as_json and not common.verbose), verbose=common.verbose)
             return function(common=common, **values)
@@ -166,7 +168,20 @@ def command(app: typer.Typer, name: str, *, run: bool = True, config: bool = Tru
 
 
 def split_list(text: str | None) -> list[str] | None:
-    """Split a comma-separated flag; None stays None."""
+    """Split a comma-separated flag; None stays None.
+
+    Args:
+        text: The flag's value.
+
+    Returns:
+        Its parts.
+
+    Raises:
+        UsageError: There is none, as where a shell's variable is not set.
+    """
     if text is None:
         return None
-    return [part.strip() for part in text.split(",") if part.strip()]
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    if not parts:
+        raise UsageError(f"an option that takes a list is given nothing: '{text}'", fix="name what it is to hold, or leave the option out")
+    return parts

@@ -8,10 +8,10 @@ from recmerge.config.loader import Settings
 
 
 class GateConfig(Settings):
-    """What `--gate` demands."""
+    """What `--gate` demands of the run that is judged, the first."""
 
     max_malformed: float = Field(0.05, ge=0, le=1, description="share of users with malformed or off-list output")
-    metric: str = Field("ndcg@1", description="one of the metrics that are evaluated")
+    metric: str | None = Field(None, description="one of the metrics that are evaluated; null: the first of them")
     min_value: float | None = Field(None, ge=0, le=1, description="the metric must reach this")
     no_worse: bool = Field(True, description="with a baseline: fail where the run is significantly worse on the metric")
     no_worse_slice: bool = Field(False, description="with a baseline: fail where it is significantly worse in a slice, on the first metric")
@@ -21,7 +21,7 @@ class EvalConfig(Settings):
     """Settings of `recmerge eval`."""
 
     runs: list[str] = Field(default_factory=list, description="infer runs: names, name@vNNN or paths; the first is the one judged")
-    baseline: str | None = Field(None, description="the infer run the others are compared with")
+    baseline: str | None = Field(None, min_length=1, description="the infer run the others are compared with")
     fuse: list[str] = Field(default_factory=list, description="infer runs whose scores are made into one ranker, fitted on validation events")
     fit_on: list[str] = Field(default_factory=list, description="with fuse: rankings of validation events, in its order; empty: found by themselves")
     fusion_model: Literal["auto", "logit", "network"] = Field("auto", description="what fuses; auto: whichever loses less on held-out validation users")

@@ -35,7 +35,7 @@ class InferConfig(Settings):
         description="a title's log-likelihood as it is, per token, or less its own without a history; auto: chosen on 500 validation users, see facts",
     )
     users: int | None = Field(None, ge=1, description="rank only the first N users of a seeded order; null: all")
-    prompt: PromptConfig | None = Field(None, description="null: the prompt the adapter was trained with")
+    prompt: PromptConfig | None = Field(None, description="null: the prompt the adapter was trained with, of which single settings can be replaced")
     batch_size: int = Field(16, ge=1, description="users scored together")
     max_new_tokens: int = Field(800, ge=1, description="generate, not constrained: tokens at most, as published")
     constrained: bool = Field(False, description="generate: only the candidates' titles can be written")

@@ -48,7 +48,7 @@ def mean_places(scores: npt.ArrayLike) -> Floats:
 def metric_names(ks: Sequence[int], *, whole_list: bool = False) -> list[str]:
     """Return the metrics reported for some cut-offs, in the order of the tables.
 
-    MRR and the hit rate are given at the largest cut-off; HR@1 is NDCG@1.
+    NDCG@1, MRR@1 and HR@1 are the same figure: beside longer cut-offs it is named once.
 
     Args:
         ks: Cut-offs, each 1 or more.
@@ -58,10 +58,11 @@ def metric_names(ks: Sequence[int], *, whole_list: bool = False) -> list[str]:
         Names as in `metrics.json`.
 
     >>> metric_names([1, 3, 5])
-    ['ndcg@1', 'ndcg@3', 'ndcg@5', 'mrr@5', 'hr@5', 'mrr']
+    ['ndcg@1', 'ndcg@3', 'ndcg@5', 'mrr@3', 'mrr@5', 'hr@3', 'hr@5', 'mrr']
     """
     cuts = sorted(set(ks))
-    return [*(f"ndcg@{k}" for k in cuts), f"mrr@{cuts[-1]}", f"hr@{cuts[-1]}", "mrr", *(WHOLE_LIST if whole_list else ())]
+    longer = [k for k in cuts if k > 1] or cuts
+    return [*(f"ndcg@{k}" for k in cuts), *(f"{name}@{k}" for name in ("mrr", "hr") for k in longer), "mrr", *(WHOLE_LIST if whole_list else ())]
 
 
 def expected_metric(name: str, n_better: npt.ArrayLike, n_tied: npt.ArrayLike) -> Floats:

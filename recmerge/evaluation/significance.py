@@ -8,8 +8,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from recmerge.evaluation.metrics import MEAN_RANK
+
 Floats = npt.NDArray[np.float64]
 
+_FEW = 200  # users, below which the bootstrap alone is too sure
 _CELLS = 4_000_000  # counts held at once: 32 MB
 
 
@@ -23,7 +26,7 @@ class Difference:
         high: Upper end.
         p: Two-sided, of the bootstrap, from 2/(S+1) for S resamples up to 1.
         p_permutation: Two-sided, of the permutation test, from 1/(S+1) for S draws up to 1.
-        detectable: The smallest true difference that this many users would show with 80 % power at 5 %.
+        detectable: The smallest true difference that this many users would show with 80 % power at 5 %; inf where no user differs from another.
         n_users: Users compared.
     """
 
@@ -109,8 +112,14 @@ def interval(means: Floats, confidence: float = 0.95) -> Floats:
 def figures(values: npt.NDArray[np.float64], names: Sequence[str], n_samples: int, seed: int) -> dict[str, Any]:
     """Return means with 95 % bootstrap intervals.
 
+    Resamples of few users never show what none of these had: below 200 users an interval of a share reaches at least as far as Wilson's for a yes or no
+    of that mean, which no other share from 0 to 1 varies more than.
+
+    Source: E. B. Wilson, Probable inference, the law of succession, and statistical inference, 1927.
+    Departures: beside the bootstrap, and for means of shares too.
+
     Args:
-        values: (U, M).
+        values: (U, M); from 0 to 1 but those of the mean rank.
         names: M metric names.
         n_samples: Bootstrap resamples.
         seed: Of the resamples.
@@ -119,7 +128,31 @@ def figures(values: npt.NDArray[np.float64], names: Sequence[str], n_samples: in
         `{"value", "ci95": [low, high]}` by metric name.
     """
     low, high = interval(bootstrap_means(values, n_samples, seed))
+    if len(values) < _FEW:
+        is_share = np.asarray([name != MEAN_RANK for name in names])
+        least, most = wilson(values.mean(0).clip(0, 1), len(values))
+        low, high = np.where(is_share, np.minimum(low, least), low), np.where(is_share, np.maximum(high, most), high)
     return {name: {"value": float(values[:, m].mean()), "ci95": [float(low[m]), float(high[m])]} for m, name in enumerate(names)}
+
+
+def wilson(shares: Floats, n: int, confidence: float = 0.95) -> tuple[Floats, Floats]:
+    """Return the ends of Wilson's score interval.
+
+    Args:
+        shares: Observed, from 0 to 1; any shape.
+        n: Of how many.
+        confidence: From 0 to 1.
+
+    Returns:
+        Lower and upper ends, of that shape.
+
+    >>> [round(float(end), 3) for end in wilson(np.asarray(0.0), 10)]
+    [0.0, 0.278]
+    """
+    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    middle, scale = (shares + z * z / (2 * n)) / (1 + z * z / n), z / (1 + z * z / n)
+    half = scale * np.sqrt(shares * (1 - shares) / n + z * z / (4 * n * n))
+    return np.maximum(middle - half, 0.0), np.minimum(middle + half, 1.0)
 
 
 def paired_differences(system: Floats, baseline: Floats, n_samples: int = 2000, seed: int = 42) -> list[Difference]:
@@ -211,12 +244,13 @@ def detectable_difference(delta: Floats, alpha: float = 0.05, power: float = 0.8
         power: Wanted chance to see the difference.
 
     Returns:
-        (M,): (z(1 - alpha/2) + z(power)) times the standard error; inf for fewer than two users.
+        (M,): (z(1 - alpha/2) + z(power)) times the standard error; inf where no two users differ, which tells nothing of others.
     """
     if len(delta) < 2:
         return np.full(delta.shape[1], np.inf)
     z = NormalDist().inv_cdf(1 - alpha / 2) + NormalDist().inv_cdf(power)
-    return z * delta.std(axis=0, ddof=1) / np.sqrt(len(delta))
+    error = delta.std(axis=0, ddof=1) / np.sqrt(len(delta))
+    return np.where(error > 0, z * error, np.inf)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from recmerge.evaluation.significance import holm, paired_differences
+from recmerge.evaluation.slices import ALL
 from recmerge.evaluation.summary import Evaluated, check_paired
 
 LEVEL = 0.05  # of the test behind an alarm
@@ -19,8 +20,9 @@ def transfer(systems: Sequence[Evaluated], baseline: Evaluated, n_samples: int =
         seed: Of the resamples.
 
     Returns:
-        `metric`; `rows`, one per system and slice: run, slice, n_users, difference (system - baseline), ci95, p, p_holm (adjusted for the number of
-        slices of that system); `alarms`, the rows in which the system is worse with p_holm below 0.05.
+        `metric`; `rows`, one per system and slice: run, slice, n_users, difference (system - baseline), ci95, p (the larger of bootstrap and permutation
+        test: resamples of a handful of users look surer than they are), p_holm (of a slice adjusted for the number of slices of that system, of all users
+        p itself); `alarms`, the rows in which the system is worse with p_holm below 0.05.
 
     Raises:
         ArtifactError: The users or candidates are not the same.
@@ -31,9 +33,12 @@ def transfer(systems: Sequence[Evaluated], baseline: Evaluated, n_samples: int =
         own: list[dict[str, Any]] = []
         for name, mask in system.masks.items():
             (d,) = paired_differences(system.values[mask, :1], baseline.values[mask, :1], n_samples, seed)
-            own.append({"run": system.key, "slice": name, "n_users": d.n_users, "difference": d.value, "ci95": [d.low, d.high], "p": d.p})
-        adjusted = holm([row["p"] for row in own])
-        rows += [{**row, "p_holm": p} for row, p in zip(own, adjusted, strict=True)]
+            p = max(d.p, d.p_permutation)
+            own.append({"run": system.key, "slice": name, "n_users": d.n_users, "difference": d.value, "ci95": [d.low, d.high], "p": p, "p_holm": p})
+        parts = [row for row in own if row["slice"] != ALL]
+        for row, adjusted in zip(parts, holm([row["p"] for row in parts]), strict=True):
+            row["p_holm"] = adjusted
+        rows += own
     alarms = [row for row in rows if row["difference"] < 0 and row["p_holm"] < LEVEL]
     return {"metric": baseline.names[0], "rows": rows, "alarms": alarms}
 

@@ -15,6 +15,7 @@ from recmerge.rankers.per_domain import Numbers, PerDomainRanker, Places, age_we
 from recmerge.rankers.protocol import RankerSettings, Scores
 
 _WORD = re.compile(r"\w+")
+_UNSPACED = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]+")  # from Thai to Chinese
 
 
 class TfidfSettings(RankerSettings):
@@ -23,6 +24,25 @@ class TfidfSettings(RankerSettings):
     pooling: Literal["sum", "max"] = Field("sum", description="the sum of the bought titles' vectors, or the one title that is nearest")
     decay: float = Field(0.9, gt=0, le=1, description="what the weight of a purchase is multiplied by with every later one")
     last_n: int | None = Field(None, ge=1, description="only a user's last N known purchases count; null: all")
+
+
+def words(title: str) -> set[str]:
+    """Return the different words of a title.
+
+    Args:
+        title: Any text.
+
+    Returns:
+        Runs of letters, digits and underscores, lower-cased; of scripts that put no blanks between words, every two neighbouring letters.
+
+    >>> sorted(words("Running Shoes 8, running")), sorted(words("跑步鞋 8"))
+    (['8', 'running', 'shoes'], ['8', '步鞋', '跑步'])
+    """
+    found = set(_WORD.findall(title.lower()))
+    if title.isascii():
+        return found
+    spaced = {part for word in found for part in _UNSPACED.split(word) if part}
+    return spaced | {run[i : i + 2] for word in found for run in _UNSPACED.findall(word) for i in range(max(1, len(run) - 1))}
 
 
 @dataclass(frozen=True)
@@ -50,8 +70,8 @@ class _Titles:
 class TfidfRanker(PerDomainRanker[_Titles]):
     """Scores an item by the cosine of its title with the titles of the user's history, both as TF-IDF vectors.
 
-    Words are runs of letters, digits and underscores of any script, lower-cased; their inverse document frequency is
-    ln((1 + n) / (1 + df)) + 1 over all n titles of the item's own domain, the catalogue, and nothing is learnt from what
+    Words are runs of letters, digits and underscores of any script, lower-cased; of scripts that put no blanks between words, pairs of letters. Their
+    inverse document frequency is ln((1 + n) / (1 + df)) + 1 over all n titles of the item's own domain, the catalogue, and nothing is learnt from what
     anybody bought. The history's vectors are summed, each purchase with `decay` times the weight of the next; with `pooling: max` the
     score is the cosine with the nearest of them. Items outside the catalogue score 0, and so does everything for a user without history.
 
@@ -85,7 +105,7 @@ class TfidfRanker(PerDomainRanker[_Titles]):
 
     def terms(self, domain: Domain) -> list[set[str]]:
         """Return the words of each item's title, in the catalogue's order."""
-        return [set(_WORD.findall(title.lower())) for title in domain.items[TITLE]]
+        return [words(title) for title in domain.items[TITLE]]
 
     def judge(self, learnt: _Titles, user_id: str, bought: Numbers, asked: Numbers) -> Scores:
         """Return the cosine (C,) of every asked title with what was bought, 0 to 1."""

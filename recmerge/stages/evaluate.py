@@ -52,8 +52,9 @@ def plan_evaluate(config: EvalConfig, workspace: Workspace, name: str | None = N
         ConfigError: The gate judges a metric that is not evaluated.
         UsageError: The runs were asked different kinds of candidates.
     """
-    if config.gate.metric not in metric_names(config.ks):
-        raise ConfigError(f"gate.metric '{config.gate.metric}' is not evaluated with ks {config.ks}", fix=f"choose one of {', '.join(metric_names(config.ks))}")
+    known = metric_names(config.ks, whole_list=not config.result_jsonl)
+    if config.gate.metric not in (None, *known):
+        raise ConfigError(f"gate.metric '{config.gate.metric}' is not evaluated with ks {config.ks}", fix=f"choose one of {', '.join(known)}")
     shown = config.resolved()
     if config.result_jsonl and config.test_jsonl:
         files = [("result", Path(config.result_jsonl)), ("test", Path(config.test_jsonl))]
@@ -75,7 +76,8 @@ def plan_evaluate(config: EvalConfig, workspace: Workspace, name: str | None = N
                 valid.setdefault(found.label, find_twin(workspace, found))
         asked_valid = [twin.as_input(f"{_VALID}:{label}", workspace) for label, twin in valid.items()]
         inputs = [*_inputs(workspace, founds, baseline), *asked_valid]
-        default = (founds[0].manifest.name if asked else FUSED) + (f"-vs-{baseline.manifest.name}" if baseline else "")
+        fused = "-".join([*parts[0].manifest.facts.get("domains", [])[:1], FUSED]) if parts else ""
+        default = (founds[0].manifest.name if asked else fused) + (f"-vs-{baseline.manifest.name}" if baseline else "")
     spec = RunSpec(
         stage="eval",
         name=check_name(name or default[:100].replace("..", "."), "evaluation name"),
@@ -139,7 +141,7 @@ def run_evaluate(config: EvalConfig, run: Run) -> None:
 def _found(workspace: Workspace, ref: str) -> Found:
     found = resolve(workspace, ref, ["infer"], kind="ranking run", wanted=KIND, hint="`recmerge infer NAME --adapter RUN` makes one")
     if found.manifest.facts.get("kind") != KIND or not (found.path / RANKINGS_FILE).is_file():
-        raise ArtifactError(f"{found.path} holds no {RANKINGS_FILE}: it is a {found.manifest.stage} run", fix="give a run of `recmerge infer`")
+        raise ArtifactError(f"{found.path} holds no {RANKINGS_FILE}: it is a run of stage {found.manifest.stage}", fix="give a run of `recmerge infer`")
     return found
 
 
@@ -176,10 +178,12 @@ def _reopened(run: Run, item: Input) -> Found:
 
 
 def _keys(runs: dict[Path, Manifest]) -> dict[Path, str]:
-    """Name each run as shortly as is clear: by its name, with its version, or by its path."""
+    """Name each run as shortly as is clear: by its name, with its version, or by its path; a fusion's own name goes to no run."""
     spellings = {path: (m.name, f"{m.name}@{m.version}", str(path)) for path, m in runs.items()}
     others = {path: [s for p, s in spellings.items() if p != path] for path in spellings}
-    return {path: next(text for i, text in enumerate(own) if all(text != other[i] for other in others[path])) for path, own in spellings.items()}
+    return {
+        path: next(text for i, text in enumerate(own) if text != FUSED and all(text != other[i] for other in others[path])) for path, own in spellings.items()
+    }
 
 
 def _evaluated(config: EvalConfig, run: Run, role: str, found: Found, key: str) -> Evaluated:

@@ -68,7 +68,7 @@ def find_twins(workspace: Workspace, parts: Sequence[Found], named: Sequence[str
     Args:
         workspace: Where runs live.
         parts: Rankings of test events.
-        named: Infer runs, one for each part in their order; empty: the newest of each, see `find_twin`.
+        named: Infer runs, one for each part in their order; empty: the largest of each, see `find_twin`.
 
     Returns:
         One for each part.
@@ -95,7 +95,7 @@ def find_twin(workspace: Workspace, found: Found) -> Found:
         found: A ranking of test events.
 
     Returns:
-        The newest complete run with the same inputs and settings but for whom it asks.
+        Of the complete runs with the same inputs and settings but for whom they ask, that which asked most; of equals the newest.
 
     Raises:
         ArtifactError: There is none; the fix is the command that makes it.
@@ -110,7 +110,7 @@ def find_twin(workspace: Workspace, found: Found) -> Found:
         raise ArtifactError(
             f"'{found.manifest.name}' is to be fitted, which needs the same system's ranking of the validation events", fix=_command(found.manifest)
         )
-    return max(twins, key=lambda t: t.manifest.ended)
+    return max(twins, key=lambda t: (t.manifest.facts.get("n_users", 0), t.manifest.ended))
 
 
 def _system(manifest: Manifest) -> tuple[object, ...]:

@@ -1,4 +1,4 @@
-"""`eval --gate`: whether every run is good enough."""
+"""`eval --gate`: whether the run that is judged, the first, is good enough."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from recmerge.evaluation.summary import gate_failures
 
 
 def check_gate(config: EvalConfig, metrics: dict[str, Any]) -> None:
-    """Judge every run of an evaluation but the baseline.
+    """Judge the first run of an evaluation.
 
     Args:
         config: The settings.
@@ -18,17 +18,15 @@ def check_gate(config: EvalConfig, metrics: dict[str, Any]) -> None:
     Raises:
         GateError: A condition is not met; the line names it.
     """
-    gate = config.gate
-    failed = []
-    for key, block in metrics["runs"].items():
-        if key == metrics["baseline"] and len(metrics["runs"]) > 1:
-            continue
-        compared = [row for row in metrics["comparisons"] if row["run"] == key]
-        reasons = gate_failures(block, compared, metric=gate.metric, max_malformed=gate.max_malformed, min_value=gate.min_value, no_worse=gate.no_worse)
-        if gate.no_worse_slice and metrics["transfer"]:
-            found = metrics["transfer"]
-            alarms = [row for row in found["alarms"] if row["run"] == key and row["slice"] != ALL]
-            reasons += [f"{found['metric']} is {-row['difference']:.4f} below the baseline in the slice {row['slice']}" for row in alarms]
-        failed += [f"{key}: {reason}" for reason in reasons]
+    gate, (key, block) = config.gate, next(iter(metrics["runs"].items()))
+    metric = gate.metric or next(iter(block["metrics"]))
+    compared = [row for row in metrics["comparisons"] if row["run"] == key]
+    failed = gate_failures(block, compared, metric=metric, max_malformed=gate.max_malformed, min_value=gate.min_value, no_worse=gate.no_worse)
+    if gate.no_worse_slice and metrics["transfer"]:
+        found = metrics["transfer"]
+        alarms = [row for row in found["alarms"] if row["run"] == key and row["slice"] != ALL]
+        failed += [f"{found['metric']} is {-row['difference']:.4f} below the baseline in the slice {row['slice']}" for row in alarms]
     if failed:
-        raise GateError("; ".join(failed), fix="look at the report's table of outputs and slices, or lower the gate's demand with --set gate.<key>=<value>")
+        raise GateError(
+            f"{key}: {'; '.join(failed)}", fix="look at the report's table of outputs and slices, or lower the gate's demand with --set gate.<key>=<value>"
+        )

@@ -44,6 +44,10 @@ def plan_infer(config: InferConfig, workspace: Workspace, domain: str, name: str
     if config.candidates == ALL:
         _refuse_whole(config)
     refuse_unfitting(config)
+    if config.device == "cuda":
+        from recmerge.lm.device import pick_device
+
+        pick_device("cuda")  # a missing GPU is an error for every ranker, also where it would not be used
     data = resolve(workspace, domain, ["build"], kind="domain", hint=f"recmerge data build {domain} --config CONFIG")
     inputs: list[Input] = [data.as_input("data", workspace)]
     resolved = config.resolved()

@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
 
 from recmerge.config.infer import InferConfig
+from recmerge.config.prompt import PromptConfig
 from recmerge.data.dataset import Domain, Example, examples
 from recmerge.data.other_candidates import ALL
 from recmerge.data.prompts import PUBLISHED_WORDING, Wording
@@ -19,6 +20,9 @@ from recmerge.runs.resolve import Found
 from recmerge.runs.workspace import Workspace
 from recmerge.stages.infer_all import rank_catalogue
 from recmerge.stages.rankings import write_rankings, write_scores
+
+if TYPE_CHECKING:
+    from recmerge.lm.encoding import PromptSettings
 
 LLM_CODE = (
     *("lm/backend.py", "lm/base.py", "lm/constrained.py", "lm/encoding.py", "lm/generation.py", "lm/lora.py", "lm/parsing.py", "lm/precision.py"),
@@ -39,6 +43,11 @@ def refuse_unfitting(config: InferConfig) -> None:
     Raises:
         UsageError: They do not.
     """
+    if config.ranker is not None and config.mode == "generate":
+        raise UsageError(f"mode=generate is for language models, and ranker '{config.ranker}' writes no answers", fix="leave it out")
+    if config.ranker is not None and (config.base or config.prompt):
+        what = f"base={config.base}" if config.base else "prompt"
+        raise UsageError(f"{what} is for a language model, and ranker '{config.ranker}' is asked", fix="leave it out")
     if config.normalize != "sum":
         _refuse_normalizing(config)
     if config.constrained and (config.ranker is not None or config.mode == "score"):
@@ -128,13 +137,19 @@ def plan_adapter(config: InferConfig, workspace: Workspace, data: Found, inputs:
     inputs.append(base_input(workspace, found.base, print_now))
     if found.input is not None:
         inputs.append(found.input)
-    if config.prompt is None:
-        resolved["prompt"] = asdict(prompt_settings(found.card, found.base))
+    resolved["prompt"] = _prompt(config, prompt_settings(found.card, found.base))
     if config.precision == "auto":
         resolved["precision"] = pick_precision("auto", pick_device(config.device))
     if "wording" in data.manifest.facts and not found.card.get("prompt"):  # an adapter that recmerge trained was taught in recmerge's words
         resolved["wording"] = data.manifest.facts["wording"]
     return found.label
+
+
+def _prompt(config: InferConfig, taught: "PromptSettings") -> dict[str, Any]:
+    """Return the prompt as the model was taught, with what is set in its place; of another style nothing was taught."""
+    asked = config.prompt.model_dump(exclude_unset=True) if config.prompt else {}
+    is_same = asked.get("style", taught.style) == taught.style
+    return {**(asdict(taught) if is_same else PromptConfig().model_dump()), **asked}
 
 
 def infer_llm(config: InferConfig, run: Run, domain: Domain, asked: Sequence[Example]) -> None:

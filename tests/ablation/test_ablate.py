@@ -120,6 +120,17 @@ def test_published_figures_are_those_of_the_runs_and_name_no_path(swept: Swept, 
     assert str(swept.root) not in "".join(p.read_text() for p in home.iterdir())
 
 
+def test_what_was_published_stays_where_commands_failed(swept: Swept, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    kept = tmp_path / "kept" / "small"
+    kept.mkdir(parents=True)
+    for name in ("table.csv", "small-sports.metrics.json"):
+        (kept / name).write_text("good", encoding="utf-8")
+    code, _, err = run(swept.config, swept.root, capsys, "--publish", str(tmp_path / "kept"))
+    assert code == 8
+    assert "not published: some commands failed" in err
+    assert {p.name: p.read_text() for p in kept.iterdir()} == {"table.csv": "good", "small-sports.metrics.json": "good"}
+
+
 def test_figures_that_cannot_be_published(swept: Swept, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     (tmp_path / "kept").write_text("a file", encoding="utf-8")
     code, _, err = run(swept.config, swept.root, capsys, "--publish", str(tmp_path / "kept"))

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from recmerge.ablation.graph import Cell, Graph, Outcome
-from recmerge.ablation.table import CHANCE, Row, as_csv, as_markdown, build_rows, difference_cells, shown_cells
+from recmerge.ablation.table import CHANCE, Row, as_csv, as_markdown, build_rows, difference_cells, shown_cells, with_holm
 
 
 @pytest.fixture
@@ -27,8 +27,8 @@ def evaluated(tmp_path: Path) -> tuple[Graph, dict[str, Outcome]]:
             "t-better": {"n_users": 1200, "metrics": {"ndcg@1": {"value": 0.375, "ci95": [0.3, 0.45]}, "mrr": {"value": 0.5, "ci95": [0.4, 0.6]}}},
         },
         "comparisons": [
-            {"run": "t-better", "metric": "ndcg@1", "difference": 0.125, "ci95": [0.1, 0.15], "p": 0.001},
-            {"run": "t-better", "metric": "mrr", "difference": 0.0, "ci95": [-0.01, 0.01], "p": 1.0},
+            {"run": "t-better", "metric": "ndcg@1", "difference": 0.125, "ci95": [0.1, 0.15], "p": 0.001, "p_holm": 0.001},
+            {"run": "t-better", "metric": "mrr", "difference": 0.0, "ci95": [-0.01, 0.01], "p": 1.0, "p_holm": 1.0},
         ],
     }
     (tmp_path / "metrics.json").write_text(json.dumps(metrics), encoding="utf-8")
@@ -70,7 +70,7 @@ def test_csv_holds_every_figure_in_full(evaluated: tuple[Graph, dict[str, Outcom
 
 def test_shown_cells_are_rounded_and_of_one_width(evaluated: tuple[Graph, dict[str, Outcome]]):
     columns, cells = shown_cells(build_rows(*evaluated, baseline="base | one"), ["ndcg@1", "mrr"])
-    assert columns == ["system", "users", "ndcg@1 [95 %]", "mrr", "ndcg@1 - baseline [95 %], p"]
+    assert columns == ["system", "users", "ndcg@1 [95 %]", "mrr", "ndcg@1 - baseline [95 %], p (Holm)"]
     assert cells[0] == ["base | one", "1,200", "0.2500 [0.2000, 0.3000]", "0.5000", "baseline"]
     assert cells[1][-1] == "+0.1250 [+0.1000, +0.1500], 0.0010"
     assert cells[2] == ["bad", "", "failed: train bad", "", ""]
@@ -79,7 +79,7 @@ def test_shown_cells_are_rounded_and_of_one_width(evaluated: tuple[Graph, dict[s
 
 def test_differences_leave_out_who_was_not_compared(evaluated: tuple[Graph, dict[str, Outcome]]):
     columns, cells = difference_cells(build_rows(*evaluated, baseline="base | one"), ["ndcg@1", "mrr"])
-    assert columns == ["system", "ndcg@1 [95 %], p", "mrr [95 %], p"]
+    assert columns == ["system", "ndcg@1 [95 %], p (Holm)", "mrr [95 %], p (Holm)"]
     assert cells == [["better", "+0.1250 [+0.1000, +0.1500], 0.0010", "+0.0000 [-0.0100, +0.0100], 1.0000"]]
 
 
@@ -97,3 +97,12 @@ def test_targets_and_settings_show_only_where_they_vary():
     assert shown_cells([one], ["ndcg@1"])[0] == ["system", "users", "ndcg@1 [95 %]"]
     other = Row("sports", "seed=1", "a", metrics=figures)
     assert shown_cells([one, other], ["ndcg@1"])[0] == ["system", "target", "settings", "users", "ndcg@1 [95 %]"]
+
+
+def test_holm_is_over_the_systems_of_one_target_and_point() -> None:
+    def row(target: str, system: str, p: float) -> Row:
+        return Row(target, "", system, differences={"ndcg@1": {"difference": 0.1, "ci95": [0.0, 0.2], "p": p, "p_holm": 9.0}})
+
+    rows = with_holm([row("sports", "a", 0.04), row("sports", "b", 0.01), row("toys", "a", 0.04), Row("sports", "", "baseline", is_baseline=True)])
+    assert [r.differences["ndcg@1"]["p_holm"] for r in rows[:3]] == [0.04, 0.02, 0.04]
+    assert not rows[3].differences

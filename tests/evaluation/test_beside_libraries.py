@@ -28,7 +28,7 @@ def ours(scores: np.ndarray) -> dict[str, np.ndarray]:
 def test_ir_measures(scores: np.ndarray, ours: dict[str, np.ndarray]) -> None:
     asked = {f"q{u:03d}": {"d00": 1} for u in range(N_USERS)}
     run = {f"q{u:03d}": {f"d{c:02d}": float(s) for c, s in enumerate(row)} for u, row in enumerate(scores)}
-    pairs = {**{f"ndcg@{k}": nDCG @ k for k in KS}, "mrr@5": RR @ 5, "hr@5": Success @ 5, "mrr": RR}
+    pairs = {**{f"ndcg@{k}": nDCG @ k for k in KS}, **{f"mrr@{k}": RR @ k for k in KS[1:]}, **{f"hr@{k}": Success @ k for k in KS[1:]}, "mrr": RR}
     theirs = {(str(m.measure), m.query_id): m.value for m in ir_measures.iter_calc([*pairs.values(), AP], asked, run)}
     for name, measure in pairs.items():
         assert ours[name].tolist() == pytest.approx([theirs[str(measure), f"q{u:03d}"] for u in range(N_USERS)]), name
@@ -40,6 +40,7 @@ def test_torchmetrics(scores: np.ndarray, ours: dict[str, np.ndarray]) -> None:
     target = torch.zeros(N_USERS, N_CANDIDATES, dtype=torch.bool)
     target[:, 0] = True
     indexes = torch.arange(N_USERS).repeat_interleave(N_CANDIDATES)
-    metrics = {**{f"ndcg@{k}": RetrievalNormalizedDCG(top_k=k) for k in KS}, "mrr@5": RetrievalMRR(top_k=5), "hr@5": RetrievalHitRate(top_k=5)}
+    kinds = {"ndcg": RetrievalNormalizedDCG, "mrr": RetrievalMRR, "hr": RetrievalHitRate}
+    metrics = {f"{kind}@{k}": of(top_k=k) for kind, of in kinds.items() for k in KS if f"{kind}@{k}" in ours}
     for name, metric in (metrics | {"mrr": RetrievalMRR(), "auc": RetrievalAUROC()}).items():
         assert ours[name].mean() == pytest.approx(float(metric(preds, target.flatten(), indexes=indexes)), rel=1e-5), name

@@ -77,7 +77,7 @@ def test_no_users() -> None:
 
 
 def test_names() -> None:
-    assert metric_names([5, 1, 3]) == ["ndcg@1", "ndcg@3", "ndcg@5", "mrr@5", "hr@5", "mrr"]
+    assert metric_names([5, 1, 3]) == ["ndcg@1", "ndcg@3", "ndcg@5", "mrr@3", "mrr@5", "hr@3", "hr@5", "mrr"]
     assert metric_names([1]) == ["ndcg@1", "mrr@1", "hr@1", "mrr"]
 
 

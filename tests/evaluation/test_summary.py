@@ -85,7 +85,23 @@ def test_other_candidates_cannot_be_paired() -> None:
 
 def test_per_user_frame() -> None:
     frame = per_user_frame([evaluated("one"), evaluated("two")])
-    assert frame.columns == ["run", "user_id", "target_rank", "n_better", "n_tied", "ndcg@1", "ndcg@3", "ndcg@5", "mrr@5", "hr@5", "mrr", "auc", "mean_rank"]
+    assert frame.columns == [
+        "run",
+        "user_id",
+        "target_rank",
+        "n_better",
+        "n_tied",
+        "ndcg@1",
+        "ndcg@3",
+        "ndcg@5",
+        "mrr@3",
+        "mrr@5",
+        "hr@3",
+        "hr@5",
+        "mrr",
+        "auc",
+        "mean_rank",
+    ]
     assert frame["run"].to_list() == ["one"] * 4 + ["two"] * 4
     one = frame.filter(pl.col("run") == "one")
     assert one["target_rank"].to_list() == [1, 2, 5.5, None]

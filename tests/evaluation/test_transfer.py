@@ -1,5 +1,7 @@
 """Where a system is worse than its baseline, slice by slice."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from recmerge.evaluation.ranks import Ranks
@@ -25,8 +27,20 @@ def test_a_loss_in_a_slice_is_seen_though_the_whole_is_level() -> None:
     assert found["metric"] == "ndcg@1"
     assert {name: (row["n_users"], row["difference"]) for name, row in rows.items()} == {"all": (400, 0.0), "even": (200, -0.5), "odd": (200, 0.5)}
     assert [row["slice"] for row in found["alarms"]] == ["even"]
-    assert rows["even"]["p_holm"] == 3 * rows["even"]["p"]  # the smallest of three, tied with that of the odd users
+    assert rows["even"]["p_holm"] == 2 * rows["even"]["p"]  # the smallest of two slices, tied with that of the odd users
+    assert rows["all"]["p_holm"] == rows["all"]["p"]  # what is asked first is no slice
     assert alarm_lines(found, "own") == ["negative transfer: 'moved' is below 'own' on ndcg@1: even -0.5000"]
+
+
+def test_a_user_or_two_raise_no_alarm() -> None:
+    """All resamples of one user are that user, which is no certainty of others."""
+    worse = np.zeros(N)
+    worse[:2] = 3
+    masks = {"all": np.ones(N, dtype=bool), "one": np.arange(N) == 0, "two": np.arange(N) < 2}
+    systems = [replace(system(key, places), masks=masks) for key, places in (("own", np.zeros(N)), ("moved", worse))]
+    found = transfer([systems[1]], systems[0], 500)
+    assert {row["slice"]: row["difference"] for row in found["rows"]}["one"] < -0.4
+    assert found["alarms"] == []
 
 
 def test_equal_systems_give_no_alarm() -> None:

@@ -7,7 +7,7 @@ import pytest
 from recmerge.data.dataset import Domain, Example
 from recmerge.data.training_set import TrainingSet
 from recmerge.errors import ArtifactError
-from recmerge.rankers.tfidf import TfidfRanker, TfidfSettings
+from recmerge.rankers.tfidf import TfidfRanker, TfidfSettings, words
 
 TITLES = {"mat": "Yoga Mat", "bag": "Yoga bag, YOGA strap", "ball": "Ball", "lamp": "Ünïcode Lämp", "torch": "lämp", "nothing": "!!!"}
 # Of 6 titles, `yoga` and `lämp` stand in two each and every other word in one.
@@ -99,3 +99,14 @@ def test_files_that_do_not_fit_each_other_are_refused(tmp_path: Path) -> None:
     card.write_text(card.read_text().replace('"ball",', ""))
     with pytest.raises(ArtifactError, match="do not fit together"):
         TfidfRanker().load(tmp_path)
+
+
+def test_titles_without_blanks_are_told_apart() -> None:
+    titles = {"red": "跑步鞋红色耐克", "blue": "跑步鞋蓝色阿迪", "tea": "绿茶100g", "run": "รองเท้าวิ่ง"}
+    ranker = TfidfRanker()
+    ranker.fit(domain(titles=titles))
+    (scores,) = ranker.score([Example("sports", "u", ("red",), "blue", ("red", "blue", "tea", "run"))])
+    assert scores[0] > scores[1] > scores[2] == scores[3] == 0
+    assert words("绿茶100g") == {"绿茶", "100g"}
+    assert words("茶") == {"茶"}
+    assert words("Ünïcode Lämp, lämp") == {"ünïcode", "lämp"}

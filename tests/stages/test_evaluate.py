@@ -41,12 +41,14 @@ def rank_run(
     return run.path
 
 
-def data_run(workspace: Workspace) -> Input:
-    """A built domain of which `eval` reads users and events: the first four users' last two events tie."""
-    users = [f"u{u:02d}" for u in range(N_USERS)]
+def data_run(workspace: Workspace, times: int = 1) -> Input:
+    """A built domain of so many times twelve users, of whom `eval` reads events: the last two of the first third tie, the first half's histories are short."""
+    users = [f"u{u:02d}" for u in range(N_USERS * times)]
     with open_run(workspace, RunSpec("build", "sports", {}, (), "test")) as run:
-        pl.DataFrame({"user_id": users, "n_events": [5] * 6 + [20] * 6, "tied": [True] * 4 + [False] * 8}).write_parquet(run.path / "users.parquet")
-        events = [(user, "a", 0, "train") for user in users] + [(user, "b", 4 if i < 6 else 19, "test") for i, user in enumerate(users)]
+        pl.DataFrame({"user_id": users, "n_events": ([5] * 6 + [20] * 6) * times, "tied": ([True] * 4 + [False] * 8) * times}).write_parquet(
+            run.path / "users.parquet"
+        )
+        events = [(user, "a", 0, "train") for user in users] + [(user, "b", 4 if i % N_USERS < 6 else 19, "test") for i, user in enumerate(users)]
         pl.DataFrame(events, schema=["user_id", "item_id", "position", "split"], orient="row").write_parquet(run.path / "events.parquet")
         pl.DataFrame({"item_id": ITEMS, "title": [f"Title {i}" for i in ITEMS]}).write_parquet(run.path / "items.parquet")
         run.facts |= {"kind": "domain", "domains": ["sports"], "profile": "clean"}
@@ -74,8 +76,8 @@ def test_end_to_end(workspace: Workspace, cli: Cli) -> None:
         "run.json",
     ]
     metrics = metrics_of(path)
-    assert list(metrics["metrics"]) == ["ndcg@1", "ndcg@3", "ndcg@5", "mrr@5", "hr@5", "mrr", "auc", "mean_rank"]
-    assert metrics["metrics"]["ndcg@1"] == {"value": 1.0, "ci95": [1.0, 1.0]}
+    assert list(metrics["metrics"]) == ["ndcg@1", "ndcg@3", "ndcg@5", "mrr@3", "mrr@5", "hr@3", "hr@5", "mrr", "auc", "mean_rank"]
+    assert metrics["metrics"]["ndcg@1"] == {"value": 1.0, "ci95": [pytest.approx(12 / (12 + 1.96**2), abs=1e-4), 1.0]}  # Wilson, of twelve users
     assert metrics["runs"]["flat"]["metrics"]["ndcg@1"]["value"] == 1 / 4
     assert metrics["runs"]["flat"]["metrics"]["mrr"]["value"] == pytest.approx((1 + 1 / 2 + 1 / 3 + 1 / 4) / 4)
     assert (metrics["n_users"], metrics["ties"], metrics["runs"]["flat"]["ties"]) == (N_USERS, 0, N_USERS)
@@ -163,12 +165,41 @@ def test_gate(workspace: Workspace, cli: Cli) -> None:
     assert (workspace.root / "runs/eval/bad-vs-good/v001/manifest.json").is_file()
     assert cli("eval", "bad", "--baseline", "good", "--gate", "--quiet")[0] == 8  # also where it was done before
     assert cli("eval", "good", "--gate", "--quiet", "--set", "gate.metric=hr@10")[0] == 2
+    assert cli("eval", "good", "bad", "--baseline", "good", "--gate", "--quiet")[0] == 0  # the first is judged, not what stands beside it
+    assert cli("eval", "good", "--baseline", "bad", "--gate", "--ks", "2,3", "--quiet")[0] == 0  # the first metric there is
+    assert cli("eval", "good", "--gate", "--quiet", "--set", "gate.metric=auc", "--set", "gate.min_value=0.9")[0] == 0
+    code, _, err = cli("eval", "good", "--gate")
+    assert code == 0
+    assert "no --baseline to compare with" in err
+
+
+@pytest.mark.parametrize("flag", ["--baseline", "--fuse", "--ks", "--name"])
+def test_an_option_that_is_given_nothing_is_refused(workspace: Workspace, cli: Cli, flag: str) -> None:
+    rank_run(workspace, "good", [3, 2, 1, 0])
+    assert cli("eval", "good", flag, "")[0] == 2
+    assert not (workspace.root / "runs" / "eval").exists()
+
+
+def test_runs_that_cannot_be_compared_are_told(workspace: Workspace, cli: Cli) -> None:
+    rank_run(workspace, "good", [3, 2, 1, 0], n_users=60)
+    rank_run(workspace, "few", [1, 1, 1, 1], n_users=55)
+    _, _, err = cli("eval", "good", "few")
+    assert "these runs were not asked the same questions" in err
+    assert "'few' gives the target and other candidates one score for 100% of the users" in err
+
+
+def test_a_run_named_fused_is_no_fusion(workspace: Workspace, cli: Cli) -> None:
+    rank_run(workspace, "fused", [3, 2, 1, 0])
+    code = cli("eval", "fused", "--quiet")[0]
+    assert code == 0
+    assert list(metrics_of(workspace.root / "runs/eval/fused/v001")["runs"]) == ["fused@v001"]
 
 
 def test_a_loss_in_a_slice_is_told_and_may_fail_the_gate(workspace: Workspace, cli: Cli) -> None:
-    data, right, wrong = data_run(workspace), [3, 2, 1, 0], [0, 1, 2, 3]
-    rank_run(workspace, "own", right, inputs=[data], others=dict.fromkeys(range(6, 12), wrong))  # right for those with a short history
-    rank_run(workspace, "moved", right, inputs=[data], others=dict.fromkeys(range(6), wrong))
+    data, right, wrong = data_run(workspace, 3), [3, 2, 1, 0], [0, 1, 2, 3]
+    short = [u for u in range(36) if u % N_USERS < 6]
+    rank_run(workspace, "own", right, n_users=36, inputs=[data], others=dict.fromkeys(set(range(36)) - set(short), wrong))
+    rank_run(workspace, "moved", right, n_users=36, inputs=[data], others=dict.fromkeys(short, wrong))
     code, out, err = cli("eval", "moved", "--baseline", "own", "--gate", "--json")
     assert code == 0  # over all users they are level
     lost = {"tied_last_two", "history_1-4"}
@@ -202,7 +233,7 @@ def test_what_is_shown(workspace: Workspace, cli: Cli) -> None:
     rank_run(workspace, "flat", [1, 1, 1, 1])
     code, out, err = cli("eval", "good", "--baseline", "flat", "--ks", "1,2", "--samples", "200")
     assert (code, out) == (0, "")
-    for text in ("ndcg@1 [95 %]", "1.0000 [1.0000, 1.0000]", "+0.7500 [+0.7500, +0.7500] p 0.0100", "report.html"):
+    for text in ("ndcg@1 [95 %]", "1.0000 [0.7575, 1.0000]", "only 12 users were asked", "+0.7500 [+0.7500, +0.7500] p 0.0100", "report.html"):
         assert text in err
     assert err.splitlines()[-1].startswith("next: recmerge ")
     assert list(metrics_of(workspace.root / "runs/eval/good-vs-flat/v001")["metrics"]) == ["ndcg@1", "ndcg@2", "mrr@2", "hr@2", "mrr", "auc", "mean_rank"]
@@ -255,7 +286,7 @@ def test_another_kind_of_run_is_refused(workspace: Workspace, cli: Cli) -> None:
     data_run(workspace)
     code, _, err = cli("eval", str(workspace.root / "data/processed/sports/v001"))
     assert code == 4
-    assert "it is a build run" in err
+    assert "it is a run of stage build" in err
 
 
 def test_two_targets_exit_3(workspace: Workspace, cli: Cli) -> None:

@@ -53,7 +53,7 @@ def test_the_fusion_alone_is_what_is_judged(three: Workspace, cli: Cli) -> None:
     code, out, err = cli("eval", "--fuse", "sports-left,sports-right", "--set", "fusion_model=logit", "--json")
     assert code == 0, err
     document = json.loads(out)
-    assert document["name"] == "fused"
+    assert document["name"] == "sports-fused"
     metrics = json.loads((Path(document["run_dir"]) / "metrics.json").read_text())
     assert list(metrics["runs"]) == ["fused", "sports-left", "sports-right"]
     assert metrics["fusion"]["added"] == []
@@ -131,17 +131,17 @@ def test_too_few_validation_users(workspace: Workspace, cli: Cli) -> None:
 
 def test_the_rankings_that_a_fusion_is_fitted_on_may_be_named(three: Workspace, cli: Cli) -> None:
     for name, weight in (("sports-left", 0.9), ("sports-right", 0.1)):
-        rank(three, name, "valid", weight=weight, n_users=30)  # newer, and so what is found by itself
+        rank(three, name, "valid", weight=weight, n_users=30)  # newer, but of fewer users than what is found by itself
 
     def fitted(*more: str) -> int:
         code, out, err = cli("eval", "--fuse", "sports-left,sports-right", "--set", "fusion_model=logit", "--json", *more)
         assert code == 0, err
         return int(json.loads(out)["fusion"]["fitted"]["fused"]["n_users"])
 
-    assert fitted() == 30
-    assert fitted("--fit-on", "sports-left-valid@v001,sports-right-valid@v001") == 60
+    assert fitted() == 60
     assert fitted("--fit-on", "sports-left-valid,sports-right-valid") == 30
-    assert len(list((three.root / "runs" / "eval" / "fused").iterdir())) == 2  # naming what is found anyway is the same evaluation
+    assert fitted("--fit-on", "sports-left-valid@v001,sports-right-valid@v001") == 60
+    assert len(list((three.root / "runs" / "eval" / "sports-fused").iterdir())) == 2  # naming what is found anyway is the same evaluation
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from typing import Any
 
 import polars as pl
 import pytest
+import torch
 from conftest import answer, refusal, write_domain_tables
 
 from recmerge.cli.main import main
@@ -103,12 +104,29 @@ def test_older_runs_keep_their_identity() -> None:
         (["--adapter", "open", "--set", "vllm.max_model_len=9"], "settings under vllm need backend vllm"),
         (["--adapter", "open", "--backend", "vllm", "--device", "cpu"], "chooses its device itself"),
         (["--ranker", "popularity", "--backend", "vllm"], "backend vllm runs language models"),
+        (["--ranker", "popularity", "--mode", "generate"], "ranker 'popularity' writes no answers"),
+        (["--ranker", "popularity", "--base", "nano"], "base=nano is for a language model"),
+        (["--ranker", "popularity", "--set", "prompt.style=index"], "prompt is for a language model"),
     ],
 )
 def test_what_does_not_go_together_is_refused(here: Path, cli: Any, words: list[str], said: str) -> None:
     code, line = refusal(cli, "infer", "sports", *words)
     assert code == 2
     assert said in line
+
+
+def test_one_setting_of_the_prompt_leaves_the_others_as_taught(here: Path, cli: Any) -> None:
+    taught, longer, other = (infer(cli, "--adapter", "open", *more) for more in ([], ["--set", "prompt.max_length=901"], ["--set", "prompt.style=listwise"]))
+    prompts = [json.loads((Path(made["run_dir"]) / "manifest.json").read_text())["config"]["prompt"] for made in (taught, longer, other)]
+    assert prompts[0]["max_length"] == 900
+    assert prompts[1] == {**prompts[0], "max_length": 901}
+    assert prompts[2] == {"style": "listwise", "max_length": 1200, "max_history": None, "max_title_tokens": None}  # nothing was taught of another style
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.parametrize("ranker", ["popularity", "tfidf"])
+def test_a_missing_gpu_is_an_error_for_every_ranker(here: Path, cli: Any, ranker: str) -> None:
+    assert refusal(cli, "infer", "sports", "--ranker", ranker, "--device", "cuda")[0] == 5
 
 
 def test_a_missing_vllm_is_one_line_with_the_command(here: Path, cli: Any, monkeypatch: pytest.MonkeyPatch) -> None:

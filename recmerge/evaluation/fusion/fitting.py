@@ -13,6 +13,7 @@ from recmerge.evaluation.fusion.network import Network, fit_network
 Model = Literal["auto", "logit", "network"]
 _FOLDS = 5
 MIN_USERS = 2 * _FOLDS
+_WORTH_IT = 1e-3  # nats by which a network must be better than the plain logit
 _L2 = 1e-3
 
 
@@ -66,7 +67,7 @@ def fit_fusion(rankers: Sequence[str], scores: Array, target: np.ndarray, model:
         rankers: R names.
         scores: (B, C, R) their scores of validation users' candidates; NaN where not named.
         target: (B,) place of the validation purchase among the candidates.
-        model: logit, network, or auto: whichever loses less on held-out users (five folds).
+        model: logit, network, or auto: the network where it loses less on held-out users (five folds) by more than a thousandth of a nat.
         seed: Of the folds and the network.
 
     Returns:
@@ -89,7 +90,7 @@ def fit_fusion(rankers: Sequence[str], scores: Array, target: np.ndarray, model:
     if model != "logit":
         networks = _networks(features, target, fold, seed)
         losses["network"] = _held_out(features, target, fold, lambda f: networks[f])
-    chosen = "network" if networks and losses["network"] < losses.get("logit", np.inf) else "logit"
+    chosen = "network" if networks and losses["network"] < losses.get("logit", np.inf) - _WORTH_IT else "logit"
     return Fusion(tuple(rankers), chosen, standard, weights, tuple(networks) if chosen == "network" else (), losses, len(target))
 
 

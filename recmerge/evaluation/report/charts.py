@@ -127,8 +127,8 @@ def bar_chart(bars: Sequence[Bar], axis: str, references: Sequence[Reference] = 
     """
     texts = [_value_text(b, decimals, "+" if signed else "") for b in bars]
     wide = width >= WIDTH
-    left = 24 + CHAR * max((len(shortened(b.label)) for b in bars), default=0) if wide else 12
-    right = 40 + CHAR * max((len(t) for t in texts), default=0) if wide else 20
+    left = 24 + CHAR * max((len(shortened(b.label)) for b in bars), default=0) if wide else 24
+    right = 40 + CHAR * max((len(t) for t in texts), default=0) if wide else 24
     ends = [0.0, *(r.value for r in references)] + [v for b in bars for v in (b.value, b.low, b.high) if v is not None and math.isfinite(v)]
     ticks = nice_ticks(min(ends), max(ends), 6 if wide else 4)
     plot = width - left - right

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from recmerge.evaluation.doubts import doubts
 from recmerge.evaluation.examples import Shown
 from recmerge.evaluation.report.calibration import calibration_sections
 from recmerge.evaluation.report.charts import Bar, Line, Reference
@@ -110,15 +111,7 @@ def _protocol(metrics: dict[str, Any]) -> Note:
 
 
 def _warnings(metrics: dict[str, Any]) -> list[Note]:
-    blocks = metrics["runs"]
-    if len({(b["n_users"], b["candidates"]["sha256"]) for b in blocks.values()}) > 1:
-        return [
-            Note(
-                "These runs were not asked the same questions: their users or candidates differ, so their figures cannot be compared with each other.",
-                warning=True,
-            )
-        ]
-    return []
+    return [Note(f"{text[:1].upper()}{text[1:]}.", warning=True) for text in doubts(metrics)]
 
 
 def _bars(blocks: dict[str, Any], metric: str, spread: str) -> BarChart:
@@ -136,8 +129,7 @@ def _bars(blocks: dict[str, Any], metric: str, spread: str) -> BarChart:
 def _table(blocks: dict[str, Any], names: Sequence[str]) -> Table:
     rows = []
     for key, block in blocks.items():
-        cells = [_with_interval(block["metrics"][name]) if i == 0 else f"{block['metrics'][name]['value']:.4f}" for i, name in enumerate(names)]
-        rows.append([_label(blocks, key), f"{block['n_users']:,}", *cells])
+        rows.append([_label(blocks, key), f"{block['n_users']:,}", *(_with_interval(block["metrics"][name]) for name in names)])
     chance = next(iter(blocks.values()))["chance"]
     if chance:
         rows.append(["random order (expected)", "", *(f"{chance[name]:.4f}" for name in names)])
@@ -148,7 +140,7 @@ def _table(blocks: dict[str, Any], names: Sequence[str]) -> Table:
 
 
 def _with_interval(figure: dict[str, Any]) -> str:
-    return f"{figure['value']:.4f} [{figure['ci95'][0]:.4f}, {figure['ci95'][1]:.4f}]"
+    return f"{figure['value']:.4f} [{figure['ci95'][0]:.4f},\u00a0{figure['ci95'][1]:.4f}]"  # no line ends inside an interval
 
 
 def _comparisons(metrics: dict[str, Any], head: str) -> list[Section]:
@@ -160,7 +152,7 @@ def _comparisons(metrics: dict[str, Any], head: str) -> list[Section]:
     note = f"Paired bootstrap over the same {n:,} users and candidates; whiskers: 95 % interval. A whisker that crosses zero: no difference shown."
     cells = []
     for row in rows:
-        signed = f"{row['difference']:+.4f} [{row['ci95'][0]:+.4f}, {row['ci95'][1]:+.4f}]"
+        signed = f"{row['difference']:+.4f} [{row['ci95'][0]:+.4f},\u00a0{row['ci95'][1]:+.4f}]"
         detectable = "" if row["detectable"] is None else f"{row['detectable']:.4f}"
         tested = [f"{row[key]:.4f}" for key in ("p", "p_holm", "p_permutation", "p_permutation_holm")]
         cells.append([_label(blocks, row["run"]), row["metric"].upper(), signed, *tested, detectable])
@@ -190,13 +182,16 @@ def _transfer(metrics: dict[str, Any]) -> list[Section]:
         [
             (f"{_label(blocks, row['run'])}: " if several else "") + SLICE_NAMES.get(row["slice"], row["slice"]),
             f"{row['n_users']:,}",
-            f"{row['difference']:+.4f} [{row['ci95'][0]:+.4f}, {row['ci95'][1]:+.4f}]",
+            f"{row['difference']:+.4f} [{row['ci95'][0]:+.4f},\u00a0{row['ci95'][1]:+.4f}]",
             f"{row['p_holm']:.4f}",
             "worse" if (row["run"], row["slice"]) in alarms else "",
         ]
         for row in found["rows"]
     ]
-    note = "Paired bootstrap within each slice; Holm adjusts p for the number of slices. Marked: worse, and adjusted p below .05."
+    note = (
+        "p is the larger of the paired bootstrap's and the permutation test's within each slice; Holm adjusts it for the number of slices, but not that of all "
+        "users. Marked: worse, and adjusted p below .05."
+    )
     title = f"{found['metric'].upper()} against {baseline} by slice of users"
     return [*notes, Table(title, ["run and slice" if several else "slice", "users", "difference", "p (Holm)", ""], rows, note)]
 
