@@ -110,7 +110,7 @@ def _show(common: Common, metrics: dict[str, Any]) -> None:
         cells += [f"{block['metrics'][name]['value']:.4f}" for name in names[1:]]
         cells += [block["malformed"], block["off_list"]]
         if differences:
-            cells.append(_difference(differences.get(key)))
+            cells.append(_difference(differences.get(key), several=len(differences) > 1))
         rows.append(cells)
     for key, about in metrics.get("fusion", {}).get("fitted", {}).items():
         common.reporter.say(f"{key}: a {about['model']} fitted on {about['n_users']:,} validation users")
@@ -129,8 +129,8 @@ def _show(common: Common, metrics: dict[str, Any]) -> None:
             common.reporter.say(f"{row['run']} - {row['baseline']}: {head} {_difference(row)}")
 
 
-def _difference(row: dict[str, Any] | None) -> str:
+def _difference(row: dict[str, Any] | None, *, several: bool = False) -> str:
     if row is None:
         return ""
-    adjusted = f" (Holm {row['p_holm']:.4f})" if row["p_holm"] != row["p"] else ""
+    adjusted = f" (Holm {row['p_holm']:.4f})" if several else ""
     return f"{row['difference']:+.4f} [{row['ci95'][0]:+.4f}, {row['ci95'][1]:+.4f}] p {row['p']:.4f}{adjusted}"

@@ -1,5 +1,6 @@
 """Sections in, one HTML page out: no script, no request, light and dark."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -18,6 +19,7 @@ from recmerge.evaluation.report.lines import line_chart
 from recmerge.evaluation.report.user_cards import Users
 
 _TEMPLATE = "report.html.j2"
+_INTERVAL = re.compile(r"([-+]?[\d.]+) (\[[-+]?[\d.]+, [-+]?[\d.]+\])(.*)")
 
 
 @dataclass(frozen=True)
@@ -192,7 +194,14 @@ def _template() -> jinja2.Template:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(folder), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_shown
     )
+    environment.filters["whole_interval"] = _whole_interval
     return environment.get_template(_TEMPLATE)
+
+
+def _whole_interval(cell: Any) -> Any:
+    """Let no line end inside the interval behind a figure."""
+    found = _INTERVAL.fullmatch(str(cell))
+    return Markup('{} <span class="whole">{}</span>{}').format(*found.groups()) if found else str(cell)
 
 
 def _shown(value: Any) -> Any:

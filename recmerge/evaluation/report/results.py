@@ -30,6 +30,7 @@ _ASKED = {
     "all": "The candidates are the whole catalogue but for the user's other items.",
 }
 _MAX_CURVES = 8
+_SIDE_BY_SIDE = 4  # runs
 
 
 def results_page(
@@ -127,20 +128,26 @@ def _bars(blocks: dict[str, Any], metric: str, spread: str) -> BarChart:
 
 
 def _table(blocks: dict[str, Any], names: Sequence[str]) -> Table:
-    rows = []
-    for key, block in blocks.items():
-        rows.append([_label(blocks, key), f"{block['n_users']:,}", *(_with_interval(block["metrics"][name]) for name in names)])
-    chance = next(iter(blocks.values()))["chance"]
-    if chance:
-        rows.append(["random order (expected)", "", *(f"{chance[name]:.4f}" for name in names)])
     note = (
         "HR is the hit rate; HR@1 is NDCG@1. MRR without a cut-off is over the whole list. One relevant item per user: NDCG@k is 1/log2(rank+1) up to rank k."
     )
+    chance = next(iter(blocks.values()))["chance"]
+    if len(blocks) <= _SIDE_BY_SIDE:  # all intervals fit on a page
+        lines = [[name.upper(), *(_with_interval(b["metrics"][name]) for b in blocks.values()), *([f"{chance[name]:.4f}"] if chance else [])] for name in names]
+        users = ["users", *(f"{block['n_users']:,}" for block in blocks.values()), *([""] if chance else [])]
+        heads = ["metric", *(_label(blocks, key) for key in blocks), *(["random order (expected)"] if chance else [])]
+        return Table("All metrics", heads, [*lines, users], note, emphasis=(0,))
+    rows = []
+    for key, block in blocks.items():
+        cells = [_with_interval(block["metrics"][name]) if i == 0 else f"{block['metrics'][name]['value']:.4f}" for i, name in enumerate(names)]
+        rows.append([_label(blocks, key), f"{block['n_users']:,}", *cells])
+    if chance:
+        rows.append(["random order (expected)", "", *(f"{chance[name]:.4f}" for name in names)])
     return Table("All metrics", ["run", "users", *(n.upper() for n in names)], rows, note, emphasis=(0,))
 
 
 def _with_interval(figure: dict[str, Any]) -> str:
-    return f"{figure['value']:.4f} [{figure['ci95'][0]:.4f},\u00a0{figure['ci95'][1]:.4f}]"  # no line ends inside an interval
+    return f"{figure['value']:.4f} [{figure['ci95'][0]:.4f}, {figure['ci95'][1]:.4f}]"
 
 
 def _comparisons(metrics: dict[str, Any], head: str) -> list[Section]:
@@ -152,7 +159,7 @@ def _comparisons(metrics: dict[str, Any], head: str) -> list[Section]:
     note = f"Paired bootstrap over the same {n:,} users and candidates; whiskers: 95 % interval. A whisker that crosses zero: no difference shown."
     cells = []
     for row in rows:
-        signed = f"{row['difference']:+.4f} [{row['ci95'][0]:+.4f},\u00a0{row['ci95'][1]:+.4f}]"
+        signed = f"{row['difference']:+.4f} [{row['ci95'][0]:+.4f}, {row['ci95'][1]:+.4f}]"
         detectable = "" if row["detectable"] is None else f"{row['detectable']:.4f}"
         tested = [f"{row[key]:.4f}" for key in ("p", "p_holm", "p_permutation", "p_permutation_holm")]
         cells.append([_label(blocks, row["run"]), row["metric"].upper(), signed, *tested, detectable])
@@ -182,7 +189,7 @@ def _transfer(metrics: dict[str, Any]) -> list[Section]:
         [
             (f"{_label(blocks, row['run'])}: " if several else "") + SLICE_NAMES.get(row["slice"], row["slice"]),
             f"{row['n_users']:,}",
-            f"{row['difference']:+.4f} [{row['ci95'][0]:+.4f},\u00a0{row['ci95'][1]:+.4f}]",
+            f"{row['difference']:+.4f} [{row['ci95'][0]:+.4f}, {row['ci95'][1]:+.4f}]",
             f"{row['p_holm']:.4f}",
             "worse" if (row["run"], row["slice"]) in alarms else "",
         ]
