@@ -72,7 +72,7 @@ def as_known(error: BaseException) -> RecmergeError:
         return UsageError(error.format_message().rstrip("."), fix="add --help to see what is allowed")
     if isinstance(error, (KeyboardInterrupt, typer.Abort)):
         return Interrupted(signal.SIGINT, "stopped by the keyboard", fix="run the same command again")
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error):
         return ResourceError(f"out of memory: {printable(str(error))[:200]}", fix="lower the batch size or max_length")
     return _of_the_system(error) or RecmergeError(
         f"a bug of recmerge's own: {type(error).__name__}: {printable(str(error))[:300]}",

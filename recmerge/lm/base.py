@@ -87,8 +87,17 @@ def base_card(folder: Path | None) -> dict[str, Any]:
     path = folder / ADAPTER_CARD if folder else None
     if path is None or not path.is_file():
         return {}
-    card: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return card
+    return _read_json(path)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ArtifactError(f"{path} cannot be read: {error}", fix="fetch or make the base again") from error
+    if not isinstance(found, dict):
+        raise ArtifactError(f"{path} holds no JSON object", fix="fetch or make the base again")
+    return found
 
 
 def check_remote_code(base: BaseRef) -> None:
@@ -104,7 +113,7 @@ def check_remote_code(base: BaseRef) -> None:
     if base.folder is not None:
         for name in ("config.json", "tokenizer_config.json"):
             path = base.folder / name
-            wants = wants or (path.is_file() and "auto_map" in json.loads(path.read_text(encoding="utf-8")))
+            wants = wants or (path.is_file() and "auto_map" in _read_json(path))
     if base.trust_remote_code and base.folder is None and base.revision is None:
         raise ArtifactError(f"base '{base.ref}' may run its own code only at a pinned revision", fix="add --set revision=<commit hash>")
     if wants and not base.trust_remote_code:
@@ -128,7 +137,12 @@ def load_tokenizer(base: BaseRef) -> Any:
         NetworkError: It is not on this machine and cannot be fetched.
     """
     check_remote_code(base)
-    return _load(AutoTokenizer, base)
+    tokenizer = _load(AutoTokenizer, base)
+    if not tokenizer("a", add_special_tokens=False)["input_ids"]:
+        raise ArtifactError(
+            f"the tokenizer of base '{base.ref}' reads nothing in the letter a: its files are missing", fix="add the tokenizer's files to the base"
+        )
+    return tokenizer
 
 
 def load_model(base: BaseRef, device: torch.device, dtype: torch.dtype) -> Any:
@@ -148,7 +162,13 @@ def load_model(base: BaseRef, device: torch.device, dtype: torch.dtype) -> Any:
         ResourceError: It does not fit the device.
     """
     check_remote_code(base)
-    model = _load(AutoModelForCausalLM, base, dtype=dtype)
+    model, about = _load(AutoModelForCausalLM, base, dtype=dtype, output_loading_info=True)
+    lacking = sorted(about["missing_keys"])
+    if lacking:
+        raise ArtifactError(
+            f"the weights of base '{base.ref}' lack {len(lacking)} that its config.json asks for, e.g. {lacking[0]}",
+            fix="give the files of a causal language model that belong together",
+        )
     try:
         return model.to(device).eval()
     except torch.OutOfMemoryError as error:

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
+from jinja2 import TemplateError
+
 from recmerge.data.prompts import (
     PUBLISHED_WORDING,
     Chat,
@@ -255,15 +257,23 @@ class Encoder:
         """
         if system not in self._frames:
             if self.tokenizer.chat_template:
-                turns = [{"role": "system", "content": system}, {"role": "user", "content": MARK}]
-                text = self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
-                before, _, after = text.partition(MARK)
+                before, _, after = self._chat_text(system).partition(MARK)
             else:
                 start = self.tokenizer.bos_token or ""
                 before, after = f"{start}{system}\n\n", "\n\nAnswer:"
             pieces = self.tokenizer([before, after], add_special_tokens=False, return_attention_mask=False)["input_ids"]
             self._frames[system] = (pieces[0], pieces[1])
         return self._frames[system]
+
+    def _chat_text(self, system: str) -> str:
+        """Render a chat with a mark where the user's text goes; where a template knows no system, the system's text stands before the user's."""
+        asked = {"role": "user", "content": MARK}
+        for turns in ([{"role": "system", "content": system}, asked], [{**asked, "content": f"{system}\n\n{MARK}"}]):
+            try:
+                return str(self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
+            except TemplateError as error:
+                refused = error
+        raise ArtifactError(f"the tokenizer's chat template cannot be used: {refused}", fix="mend chat_template in the base's folder")
 
     @cached_property
     def _frames(self) -> dict[str, tuple[list[int], list[int]]]:

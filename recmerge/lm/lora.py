@@ -80,6 +80,15 @@ def init_sha256(model: Any) -> str:
     return digest.hexdigest()
 
 
+def can_be_merged(model: Any) -> bool:
+    """Whether an adapter's change can be added to the weights: not where it changes one of two layers that share them."""
+    base = model.get_base_model()
+    ends = [base.get_input_embeddings(), base.get_output_embeddings()]
+    if not all(hasattr(end, "weight") for end in ends) or ends[0].weight is not ends[1].weight:
+        return True
+    return not any(hasattr(end, "lora_A") for end in ends)
+
+
 def load_lora(model: Any, folder: Path) -> Any:
     """Attach a trained adapter for inference.
 

@@ -3,20 +3,22 @@
 import copy
 import inspect
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from functools import partial
-from typing import Any, Literal
+from threading import Lock
+from typing import Any
 
 import numpy as np
 import torch
 
+from recmerge.errors import ArtifactError, ConfigError
+from recmerge.lm.scoring_method import Method, is_out_of_memory, quick_methods, rotates_by_length, tolerance, tried_answers
 from recmerge.lm.title_tree import Question, TitleTree, Tokens
 from recmerge.lm.token_logs import token_logs
-from recmerge.lm.tree_attention import use_tree_attention
+from recmerge.lm.tree_attention import forget_tree_attention, use_tree_attention
 
-Method = Literal["packed", "reused", "full"]
 _ANSWERS = 8  # scored in one batch where all their logits are needed
 _BLOCK = 512  # tokens of titles that one square of attention takes
-_CHECK_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.3, torch.float16: 0.1}  # nats per answer
 
 
 class Scorer:
@@ -26,7 +28,8 @@ class Scorer:
     prompt and what stands before it in its title, and its positions go on from the prompt's end. `reused`: the prompt once, then the answers as a batch
     behind its keys and values. `full`: every prompt with every answer as a sequence of its own, the definition that the others must equal. The first
     question is scored both ways; a model for which `packed` differs (state-space layers), or whose layers have a sliding window,
-    is scored by `reused`, and where that fails too by `full`.
+    is scored by `reused`, and where that fails too by `full`. A model that turns positions by other angles in long passes is scored by `full`,
+    one answer in a pass and one pass at a time.
 
     Args:
         model: A causal language model or a peft model on one.
@@ -38,8 +41,9 @@ class Scorer:
         self.causal_lm = model.get_base_model() if hasattr(model, "get_base_model") else model
         self.pad_id = pad_id
         self._keeps_logits = "logits_to_keep" in inspect.signature(self.causal_lm.forward).parameters
-        # On a CPU a sequence fills a core, so there is no need of batches, whose padding and full masks are work for nothing.
-        self._one_by_one = next(model.parameters()).device.type == "cpu" and use_tree_attention(self.causal_lm)
+        self._one_by_one = False  # on a CPU a sequence fills a core: batches, with their padding and full masks, would be work for nothing
+        self._rotates = rotates_by_length(self.causal_lm)
+        self._turn: Any = Lock() if self._rotates else nullcontext()  # angles are changed in place
         self.method: Method | None = None
         self.difference = 0.0  # between `full` and the method on the first question, in nats
 
@@ -56,31 +60,54 @@ class Scorer:
         if not questions:
             return []
         self.prepare(questions[0])
-        return self._by(self.method)(questions)
+        with self._turn:
+            return self._by(self.method)(questions)
 
     def _by(self, method: Method | None) -> Callable[[Sequence[Question]], list[np.ndarray]]:
         return {"packed": self._packed, "reused": self._reused}.get(method or "full", self._full)
 
     def prepare(self, question: Question) -> None:
-        """Choose the method by a first question, unless that is done; ahead of scoring on several cores at once."""
+        """Choose the method by a first question, best the longest, unless that is done; ahead of scoring on several cores at once."""
         if self.method is None:
             self.method = self._choose(question)
 
     @torch.inference_mode()
     def _choose(self, question: Question) -> Method:
-        sample = Question(question.prompt, question.answers[:4])
-        want = self._full([sample])[0]
-        tolerance = _CHECK_TOLERANCE.get(next(self.model.parameters()).dtype, 1e-3)
-        for method in _quick_methods(self.causal_lm.config):
+        places = tried_answers(question)
+        sample = Question(question.prompt, tuple(question.answers[place] for place in places))
+        want = self._defined(sample)
+
+        def is_right(method: Method, asked: Question, at: Sequence[int]) -> bool:
             try:
-                got = self._by(method)([sample])[0]
-            except (RuntimeError, ValueError, TypeError, AttributeError, NotImplementedError):
-                continue
-            self.difference = float(np.abs(got - want).max())
-            if self.difference <= tolerance:
+                self.difference = float(np.abs(self._by(method)([asked])[0][at] - want).max())
+            except Exception as error:
+                if is_out_of_memory(error):
+                    raise
+                return False
+            return self.difference <= tolerance(next(self.model.parameters()).dtype)
+
+        for method in quick_methods(self.causal_lm):
+            if method == "packed" and next(self.model.parameters()).device.type == "cpu" and use_tree_attention(self.causal_lm):
+                self._one_by_one = True
+                if is_right("full", sample, range(len(places))) and is_right(method, question, places):
+                    return method
+                self._one_by_one = False
+                forget_tree_attention(self.causal_lm)
+            if is_right(method, question, places):
                 return method
         self.difference = 0.0
         return "full"
+
+    def _defined(self, sample: Question) -> np.ndarray:
+        try:
+            return self._full([sample])[0]
+        except IndexError as error:
+            longest, rows = len(sample.prompt) + max(map(len, sample.answers)), len(self.model.get_input_embeddings().weight)
+            if max(max(row, default=0) for row in (sample.prompt, *sample.answers)) >= rows:
+                raise ArtifactError(f"the tokenizer knows more tokens than the {rows:,} of the base", fix="give the base its own tokenizer") from error
+            raise ConfigError(
+                f"a prompt and its answer take {longest} tokens, more than the base has positions for", fix="lower prompt.max_length or prompt.max_history"
+            ) from error
 
     def _logits(self, rows: Sequence[Tokens], n_needed: int, **options: Any) -> torch.Tensor:
         """Return logits (B, n_needed, V) of the last places of sequences, padded at their ends."""
@@ -95,7 +122,8 @@ class Scorer:
         def logits_of(question: Question, answers: Sequence[Tokens]) -> torch.Tensor:
             return self._logits([[*question.prompt, *a[:-1]] for a in answers], max(map(len, answers)), use_cache=False)
 
-        return [_in_groups(question, partial(logits_of, question)) for question in questions]
+        size = 1 if self._rotates else _ANSWERS
+        return [_in_groups(question, partial(logits_of, question), size) for question in questions]
 
     @torch.inference_mode()
     def _reused(self, questions: Sequence[Question]) -> list[np.ndarray]:
@@ -172,21 +200,12 @@ class Scorer:
         return [tree.sums(part) for tree, part in zip(trees, np.split(logs, ends[:-1]), strict=True)]
 
 
-def _quick_methods(config: Any) -> tuple[Method, ...]:
-    """Return what may be tried; a layer that sees less than the whole text before it would not show in a short question."""
-    kinds = getattr(config, "layer_types", None)
-    windowed = getattr(config, "sliding_window", None) is not None and getattr(config, "use_sliding_window", True)
-    if any(kind != "full_attention" for kind in kinds) if kinds else windowed:
-        return ("reused",)
-    return ("packed", "reused")
-
-
-def _in_groups(question: Question, logits_of: Callable[[list[tuple[int, ...]]], torch.Tensor]) -> np.ndarray:
+def _in_groups(question: Question, logits_of: Callable[[list[tuple[int, ...]]], torch.Tensor], size: int = _ANSWERS) -> np.ndarray:
     """Score the distinct answers, those of like length together, a few at a time: all their logits (B, longest, V) are held at once."""
     ordered = sorted(dict.fromkeys(question.answers), key=len)
     scores = dict[tuple[int, ...], float]()
-    for start in range(0, len(ordered), _ANSWERS):
-        answers = ordered[start : start + _ANSWERS]
+    for start in range(0, len(ordered), size):
+        answers = ordered[start : start + size]
         scores |= _scores(answers, logits_of(answers))
     return np.array([scores[answer] for answer in question.answers])
 

@@ -5,6 +5,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F  # noqa: N812  (the name everybody knows)
 
+from recmerge.lm.scoring_method import text_config
+
 # Logits held at once, (rows, tokens of the vocabulary): on a CPU what a core's cache holds, so that they are not written to memory and read again.
 _BLOCK = {"cpu": (128, 4096), "cuda": (4096, 32768)}
 
@@ -21,7 +23,7 @@ def token_logs(model: Any, hidden: torch.Tensor, rows: torch.Tensor, targets: to
     Returns:
         (E,) in nats, float64.
     """
-    head, cap = model.get_output_embeddings(), getattr(model.config, "final_logit_softcapping", None)
+    head, cap = model.get_output_embeddings(), getattr(text_config(model), "final_logit_softcapping", None)
     n_rows, n_tokens = _BLOCK.get(hidden.device.type, _BLOCK["cuda"])
     if type(head) is not torch.nn.Linear:  # wrapped or quantized: it gives whole rows only
         return _of_whole_rows(head, cap, hidden, rows, targets, n_rows)

@@ -17,6 +17,7 @@ class AdapterTrainer(SFTTrainer):  # type: ignore[misc]
 
     validation: Validation | None = None
     valid_path: Path
+    _bare: bool | None = None  # the output layer; not known before the first batch
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
         """Measure, note and report the validation loss."""
@@ -32,7 +33,7 @@ class AdapterTrainer(SFTTrainer):  # type: ignore[misc]
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
         """Return TRL's own loss; of a small float32 model by the fused output layer, without entropy and accuracy on the side."""
-        if return_outputs or not self._is_plain(model):
+        if return_outputs or not self._is_plain(model) or not self._is_bare(model, inputs["input_ids"]):
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         causal_lm = model.get_base_model()
         # padding stands on the right, where no real token sees it: without a mask attention takes its causal path
@@ -48,7 +49,18 @@ class AdapterTrainer(SFTTrainer):  # type: ignore[misc]
         if model is not self.model or not hasattr(model, "get_base_model") or self.args.loss_type != "nll" or self.args.gradient_checkpointing:
             return False
         causal_lm = model.get_base_model()
-        head, config = causal_lm.get_output_embeddings(), causal_lm.config
+        head = causal_lm.get_output_embeddings()
         bare = type(head) is torch.nn.Linear and head.bias is None and head.weight.dtype == torch.float32
-        capped = getattr(config, "final_logit_softcapping", None) or getattr(config, "logit_scale", None) or self.aux_loss_enabled
-        return bare and not capped and self.label_smoother is None and not (self.args.bf16 or self.args.fp16)
+        return bare and not self.aux_loss_enabled and self.label_smoother is None and not (self.args.bf16 or self.args.fp16)
+
+    @torch.no_grad()
+    def _is_bare(self, model: Any, ids: torch.Tensor) -> bool:
+        """Whether logits are the output layer of the last hidden states and nothing else (no cap, no scale), tried on the first row that is seen."""
+        if self._bare is None:
+            causal_lm, training = model.get_base_model(), model.training
+            model.eval()
+            hidden = causal_lm.get_decoder()(input_ids=ids[:1], use_cache=False).last_hidden_state
+            logits = causal_lm(input_ids=ids[:1], use_cache=False).logits
+            model.train(training)
+            self._bare = torch.allclose(causal_lm.get_output_embeddings()(hidden), logits, rtol=1e-4, atol=1e-4)
+        return self._bare

@@ -7,6 +7,8 @@ from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
+from recmerge.lm.scoring_method import text_config
+
 _NAME = "sdpa_tree"
 
 
@@ -21,11 +23,19 @@ def use_tree_attention(model: Any) -> bool:
     Returns:
         Whether it did: only models with transformers' `sdpa` attention can.
     """
-    if getattr(model.config, "_attn_implementation", None) == "sdpa":
+    config = text_config(model)
+    if getattr(config, "_attn_implementation", None) == "sdpa":
         AttentionInterface.register(_NAME, _attention)
         AttentionMaskInterface.register(_NAME, sdpa_mask)
-        model.config._attn_implementation = _NAME
-    return getattr(model.config, "_attn_implementation", None) == _NAME
+        config._attn_implementation = _NAME
+    return getattr(config, "_attn_implementation", None) == _NAME
+
+
+def forget_tree_attention(model: Any) -> None:
+    """Give a model its own attention back: some compare its name, and are another model under any other."""
+    config = text_config(model)
+    if getattr(config, "_attn_implementation", None) == _NAME:
+        config._attn_implementation = "sdpa"
 
 
 def _attention(

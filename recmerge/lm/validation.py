@@ -57,6 +57,7 @@ class Validation:
         training = model.training
         model.eval()
         scorer = Scorer(model, self.pad_id)
+        scorer.prepare(max((questions[-1] for questions in self.questions.values()), key=lambda q: len(q.prompt) + len(q.answers[0])))
         found = {}
         for name, questions in self.questions.items():
             total = sum(float(s[0]) for i in range(0, len(questions), _BATCH) for s in scorer.score(questions[i : i + _BATCH]))

@@ -92,14 +92,14 @@ class LlmRanker:
             DataError: A prompt does not fit, or one without a history is not possible.
         """
         questions = [self._question(e) for e in examples]
+        order = sorted(range(len(examples)), key=lambda i: (len(questions[i].prompt), i))
+        if order:
+            self.scorer.prepare(questions[order[-1]])  # the longest: windows show there, if anywhere
         if priors:
             self._learn_priors(sorted({answer for question in questions for answer in question.answers}))
-        order = sorted(range(len(examples)), key=lambda i: (len(questions[i].prompt), i))
         cores = torch.get_num_threads() if self.scorer.device.type == "cpu" else 0
         size = min(self.batch_size, math.ceil(len(order) / (4 * cores))) if cores and order else self.batch_size  # some batches for each core
         batches = [order[start : start + size] for start in range(0, len(order), size)]
-        if batches:
-            self.scorer.prepare(questions[order[-1]])  # the longest: windows show there, if anywhere
         with one_core_each(self.scorer.device) as side_by_side:
             scored = side_by_side(lambda chosen: np.stack(self.scorer.score([questions[i] for i in chosen])), batches)
             for chosen, sums in zip(batches, scored, strict=True):
@@ -123,10 +123,11 @@ class LlmRanker:
         """
         answers = [self.encoder.answer(self._title(item)) for item in items]
         distinct = sorted(set(answers))
+        longest = max(map(len, distinct), default=0)
+        prompts = [self._prompt_of(example, [], longest) for example in examples]
+        found = self._sums(prompts, distinct)
         if self.normalization == "pmi":
             self._learn_priors(distinct)
-        longest = max(map(len, distinct), default=0)
-        found = self._sums([self._prompt_of(example, [], longest) for example in examples], distinct)
         places = {answer: place for place, answer in enumerate(distinct)}
         sums = found[:, [places[answer] for answer in answers]]
         n_tokens = np.array([[float(len(answer)) for answer in answers]])
@@ -140,7 +141,7 @@ class LlmRanker:
         tasks = [Question(prompt, part) for prompt in prompts for part in parts if part]
         if not tasks:
             return np.empty((len(prompts), len(answers)))
-        self.scorer.prepare(tasks[0])
+        self.scorer.prepare(max(tasks, key=lambda task: len(task.prompt)))
         with one_core_each(self.scorer.device) as side_by_side:
             found = np.concatenate(list(side_by_side(lambda task: self.scorer.score([task])[0], tasks)))
         return found.reshape(len(prompts), len(answers))

@@ -26,6 +26,7 @@ from recmerge.rankers.sequential.ranker import device_of
 from recmerge.rankers.sequential.text import titles_of
 
 _AT_ONCE = 4  # users asked about in one task of a core
+_TRIED = 30  # candidates of the question by which the way of asking is chosen
 
 
 class TallRecSettings(LanguageSettings):
@@ -110,8 +111,8 @@ class TallRecModel(nn.Module):
     def prepare(self) -> None:
         """Let the scorer find out, before dropout makes answers differ, how this language model can be asked."""
         self.eval()
-        n = min(len(self.words), 4)
-        self.scorer.prepare(self.question(range(1, n), range(1, n) if n > 1 else [COLD]))
+        n = len(self.words) - 1
+        self.scorer.prepare(self.question(range(1, min(n, self.settings.max_history) + 1), range(1, min(n, _TRIED) + 1) if n else [COLD]))
 
 
 class TallRecRanker(LanguageRanker):

@@ -183,7 +183,7 @@ def infer_llm(config: InferConfig, run: Run, domain: Domain, asked: Sequence[Exa
 
 
 def _new_ranker(config: InferConfig, run: Run, domain: Domain) -> Any:
-    from recmerge.lm.base import load_tokenizer
+    from recmerge.lm.base import load_tokenizer, tokenizer_sha256
     from recmerge.lm.encoding import Encoder, PromptSettings
     from recmerge.rankers.llm import LlmRanker
     from recmerge.stages.lm_refs import find_adapter
@@ -191,7 +191,11 @@ def _new_ranker(config: InferConfig, run: Run, domain: Domain) -> Any:
     assert config.adapter is not None
     found = find_adapter(run.workspace, config.adapter, config.base, config.trust_remote_code)
     noted = run.spec.config.get("wording")
-    encoder = Encoder(load_tokenizer(found.base), PromptSettings(**run.spec.config["prompt"]), Wording(**noted) if noted else PUBLISHED_WORDING)
+    tokenizer = load_tokenizer(found.base)
+    taught_with = found.card.get("tokenizer_sha256")
+    if taught_with and taught_with != tokenizer_sha256(tokenizer):
+        run.reporter.warn(f"the tokenizer or chat template of '{found.base.ref}' is not the one that adapter '{config.adapter}' was trained with")
+    encoder = Encoder(tokenizer, PromptSettings(**run.spec.config["prompt"]), Wording(**noted) if noted else PUBLISHED_WORDING)
     precision = run.spec.config["precision"]  # as planned: never auto
     lora = None if found.folded else found.folder
     if config.backend == "vllm":
@@ -208,14 +212,14 @@ def _new_ranker(config: InferConfig, run: Run, domain: Domain) -> Any:
 def _load(config: InferConfig, base: Any, lora: Any, precision: Any) -> Any:
     from recmerge.lm.base import load_model
     from recmerge.lm.device import pick_device
-    from recmerge.lm.lora import load_lora
+    from recmerge.lm.lora import can_be_merged, load_lora
     from recmerge.lm.precision import torch_dtype
 
     model = load_model(base, pick_device(config.device), torch_dtype(precision))
     if lora is None:
         return model
     model = load_lora(model, lora)
-    return model.merge_and_unload() if precision == "fp32" else model  # in bf16 the sum would be rounded
+    return model.merge_and_unload() if precision == "fp32" and can_be_merged(model) else model  # in bf16 the sum would be rounded
 
 
 def _score(ranker: Any, asked: Sequence[Example], run: Run) -> None:

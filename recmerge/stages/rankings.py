@@ -7,6 +7,7 @@ import numpy as np
 import polars as pl
 
 from recmerge.data.dataset import Example
+from recmerge.errors import ArtifactError
 from recmerge.names import IS_TARGET, ITEM_ID, RANK, RANKINGS_FILE, SCORE, USER_ID
 
 
@@ -17,7 +18,16 @@ def write_scores(folder: Path, asked: Sequence[Example], scores: np.ndarray) -> 
         folder: The run's.
         asked: B users with C candidates each.
         scores: (B, C), higher is better.
+
+    Raises:
+        ArtifactError: A score is infinite or no number.
     """
+    broken = ~np.isfinite(scores).all(1)
+    if broken.any():
+        raise ArtifactError(
+            f"scores of {int(broken.sum())} of {len(asked)} users are not all numbers, e.g. of user {asked[int(broken.argmax())].user_id}",
+            fix="look for weights that are not numbers, or for a precision too narrow: --set precision=fp32",
+        )
     counted = np.where(_first_places(asked, scores.shape), scores, -np.inf)  # a candidate listed twice counts once
     ranks = 1 + (counted[:, None, :] > scores[:, :, None]).sum(-1)
     write_rankings(folder, asked, scores, ranks.astype(np.float64))

@@ -1,6 +1,7 @@
 """`train` and `infer` by label, constrained answers, precision and backends, from the command line."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -147,3 +148,26 @@ def test_too_many_candidates_for_labels_are_one_line(here: Path, cli: Any, tiny_
         code, line = refusal(cli, "train", "toys", "--base", tiny_base, *SMALL, "--set", "prompt.style=index")
     assert code == 2
     assert "30 candidates need a label of one token each, and this tokenizer has 10" in line
+
+
+def test_scores_that_are_no_numbers_are_refused(here: Path, cli: Any, tiny_base: Path, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    broken = Path(shutil.copytree(tiny_base, tmp_path / "broken"))
+    weights = load_file(broken / "model.safetensors")
+    weights["model.norm.weight"][:] = float("nan")
+    save_file(weights, broken / "model.safetensors", {"format": "pt"})
+    code, line = refusal(cli, "infer", "sports", "--adapter", "none", "--base", broken, "--users", "5", "--quiet")
+    assert code == 4
+    assert "scores of 5 of 5 users are not all numbers" in line
+
+
+def test_another_tokenizer_than_the_adapters_is_told(here: Path, cli: Any, tiny_base: Path) -> None:
+    card = here / "runs/train/open/v001/adapter/recmerge.json"
+    kept = card.read_text()
+    try:
+        card.write_text(json.dumps(json.loads(kept) | {"tokenizer_sha256": "0" * 64}))
+        _, _, err = cli("infer", "sports", "--adapter", str(card.parent), "--users", "4", "--name", "other-words")
+        assert "is not the one that adapter" in err
+    finally:
+        card.write_text(kept)
