@@ -52,7 +52,8 @@ def test_a_broken_file_is_named(base: Path, name: str, text: bytes) -> None:
 
 def test_a_template_without_a_system_turn_has_its_text_before_the_users(tiny_base: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(tiny_base)
-    tokenizer.chat_template = "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}<{{ m.role }}>{{ m.content }}{% endfor %}"
+    refuse = "{% if m.role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+    tokenizer.chat_template = "{% for m in messages %}" + refuse + "<{{ m.role }}>{{ m.content }}{% endfor %}"
     encoder = Encoder(tokenizer, PromptSettings("listwise", 900))
     prompt = encoder.prompt(["a mat"], ["a ball", "a lamp"], 9)
     assert prompt is not None
