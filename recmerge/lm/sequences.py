@@ -162,7 +162,7 @@ def _open_sequences(data: TrainingSet, rows: pl.DataFrame, encoder: Encoder, out
 def _windows(titles: list[tuple[int, ...]], positions: set[int], encoder: Encoder, out: Sequences) -> None:
     """Cut one user's titles into overlapping windows so that each sampled title is predicted once.
 
-    A later window begins with context: half of max_history, or half of the tokens, whichever is less.
+    A later window begins with context: half of max_history, or half of the tokens, whichever is less; one title at least where nothing else begins it.
     """
     limit = encoder.settings.max_length - len(encoder.start_ids)
     most = len(titles) if encoder.settings.max_history is None else encoder.settings.max_history + 1
@@ -189,13 +189,13 @@ def _windows(titles: list[tuple[int, ...]], positions: set[int], encoder: Encode
             out.counts.rows_trained += len(chosen)
             out.counts.rows_trimmed += len(chosen) if start else 0
         predicted = end
-        start = _context_start(titles, start, end, limit // 2, (most - 1) // 2)
+        start = _context_start(titles, start, end, limit // 2, (most - 1) // 2, least=0 if encoder.start_ids else 1)
 
 
-def _context_start(titles: list[tuple[int, ...]], start: int, end: int, tokens: int, count: int) -> int:
-    """Return where the next window begins: at most `count` titles and `tokens` tokens before `end`."""
+def _context_start(titles: list[tuple[int, ...]], start: int, end: int, tokens: int, count: int, least: int) -> int:
+    """Return where the next window begins: at most `count` titles and `tokens` tokens before `end`, but not fewer than `least` titles."""
     first, used = end, 0
-    while first - 1 > start and end - first < count and used + len(titles[first - 1]) <= tokens:
+    while first - 1 > start and (end - first < least or (end - first < count and used + len(titles[first - 1]) <= tokens)):
         first -= 1
         used += len(titles[first])
     return first

@@ -55,6 +55,16 @@ def test_open_windows_predict_each_title_once_and_whole(tokenizer, max_length: i
     assert out.counts.rows_trained == 12
 
 
+@pytest.mark.parametrize("max_history", [None, 1, 2, 3])
+def test_without_a_start_token_a_window_begins_with_a_title(tokenizer, max_history: int | None) -> None:
+    titles = [c * (1 + i % 4) for i, c in enumerate("abcdefghijklm")]
+    encoder = Encoder(tokenizer, PromptSettings("open", 12, max_history))
+    encoder.__dict__["start_ids"] = ()  # as of a base whose start is its end, and which has no padding
+    out = build_sequences(make_set(titles, list(range(1, 13))), encoder)
+    assert "".join(decode(tokenizer, label) for label in out.labels) == "".join(f"{t}<end>" for t in titles[1:])
+    assert out.counts.rows_dropped == 0
+
+
 def test_open_drops_and_counts_a_title_that_never_fits(tokenizer) -> None:
     out = build_sequences(make_set(["a", "x" * 30, "b"], [1, 2]), Encoder(tokenizer, PromptSettings("open", 10)))
     assert "".join(decode(tokenizer, label) for label in out.labels) == "b<end>"
