@@ -211,7 +211,8 @@ def test_the_whole_catalogue_gets_the_scores_of_the_candidates(name: str) -> Non
     assert scores[:, ::-1] == pytest.approx(ranker.score_all(questions(), ["nowhere", *catalogue[::-1]]), abs=1e-6)
     assert ranker.score_all([], catalogue).shape == (0, len(catalogue))
     unknown = ranker.score_all(questions(), [*catalogue, *(f"nowhere {n}" for n in range(101))])[:, len(catalogue) :]
-    assert (unknown == unknown[:, :1]).all()  # what is equal ties to the last bit
+    if name != "random":
+        assert (unknown == unknown[:, :1]).all()  # what is equal ties to the last bit
 
 
 def test_saving_keeps_the_scores_of_the_whole_catalogue(name: str, tmp_path: Path) -> None:

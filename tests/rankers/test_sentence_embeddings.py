@@ -29,7 +29,7 @@ def read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
     """The titles that a model of four words was given to read."""
     given: list[str] = []
 
-    def encode(folder: Path, titles: Sequence[str]) -> tuple[np.ndarray, int]:
+    def encode(folder: Path, titles: Sequence[str], device: str) -> tuple[np.ndarray, int]:
         given.extend(titles)
         return np.asarray([VECTORS[t] for t in titles], dtype=np.float32).reshape(-1, 2), 1
 

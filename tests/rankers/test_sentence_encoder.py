@@ -15,7 +15,7 @@ def read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[list[str]]:
     """What a model was given to read that knows a title's length and first letter; its folder is model, and the cache is empty."""
     given: list[list[str]] = []
 
-    def encode(folder: Path, titles: Sequence[str]) -> tuple[np.ndarray, int]:
+    def encode(folder: Path, titles: Sequence[str], device: str) -> tuple[np.ndarray, int]:
         given.append(list(titles))
         return np.asarray([[len(t), ord(t[0]) / 3] for t in titles], dtype=np.float32), 0
 
