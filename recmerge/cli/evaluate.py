@@ -30,7 +30,9 @@ def evaluate(
     calibrate: Annotated[
         bool | None, typer.Option("--calibrate", help="Scores as probabilities: how to scale them, calibration error; needs rankings of validation events.")
     ] = None,
-    gate: Annotated[bool, typer.Option("--gate", help="Exit with 8 where the first run does not meet the settings under `gate`.")] = False,
+    gate: Annotated[
+        bool, typer.Option("--gate", help="Exit with 8 where the first run, but for the baseline, does not meet the settings under `gate`.")
+    ] = False,
     ks: Annotated[str | None, typer.Option("--ks", help="Cut-offs, e.g. 1,3,5.")] = None,
     samples: Annotated[int | None, typer.Option("--samples", help="Bootstrap resamples.")] = None,
     result_jsonl: Annotated[Path | None, typer.Option("--result-jsonl", help="A result file in the published format instead of runs.")] = None,
@@ -119,8 +121,9 @@ def _show(common: Common, metrics: dict[str, Any]) -> None:
         common.reporter.warn(doubt)
     if metrics["transfer"]:
         from recmerge.evaluation.transfer import alarm_lines
+        from recmerge.stages.gate import judged_run
 
-        judged = next(iter(metrics["runs"]))
+        judged = judged_run(metrics)
         mine = {**metrics["transfer"], "alarms": [row for row in metrics["transfer"]["alarms"] if row["run"] == judged]}
         for line in alarm_lines(mine, metrics["baseline"]):
             common.reporter.warn(line)

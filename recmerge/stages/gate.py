@@ -9,7 +9,7 @@ from recmerge.evaluation.summary import gate_failures
 
 
 def check_gate(config: EvalConfig, metrics: dict[str, Any]) -> None:
-    """Judge the first run of an evaluation.
+    """Judge the first run of an evaluation that is not the baseline.
 
     Args:
         config: The settings.
@@ -18,7 +18,8 @@ def check_gate(config: EvalConfig, metrics: dict[str, Any]) -> None:
     Raises:
         GateError: A condition is not met; the line names it.
     """
-    gate, (key, block) = config.gate, next(iter(metrics["runs"].items()))
+    gate, key = config.gate, judged_run(metrics)
+    block = metrics["runs"][key]
     metric = gate.metric or next(iter(block["metrics"]))
     compared = [row for row in metrics["comparisons"] if row["run"] == key]
     failed = gate_failures(block, compared, metric=metric, max_malformed=gate.max_malformed, min_value=gate.min_value, no_worse=gate.no_worse)
@@ -30,3 +31,8 @@ def check_gate(config: EvalConfig, metrics: dict[str, Any]) -> None:
         raise GateError(
             f"{key}: {'; '.join(failed)}", fix="look at the report's table of outputs and slices, or lower the gate's demand with --set gate.<key>=<value>"
         )
+
+
+def judged_run(metrics: dict[str, Any]) -> str:
+    """Return the key of the run that an evaluation is about: the first, unless that is what it is compared with."""
+    return next((key for key in metrics["runs"] if key != metrics["baseline"]), next(iter(metrics["runs"])))

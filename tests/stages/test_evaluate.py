@@ -165,7 +165,9 @@ def test_gate(workspace: Workspace, cli: Cli) -> None:
     assert (workspace.root / "runs/eval/bad-vs-good/v001/manifest.json").is_file()
     assert cli("eval", "bad", "--baseline", "good", "--gate", "--quiet")[0] == 8  # also where it was done before
     assert cli("eval", "good", "--gate", "--quiet", "--set", "gate.metric=hr@10")[0] == 2
-    assert cli("eval", "good", "bad", "--baseline", "good", "--gate", "--quiet")[0] == 0  # the first is judged, not what stands beside it
+    rank_run(workspace, "flat", [1, 1, 1, 1])
+    assert cli("eval", "good", "bad", "--baseline", "flat", "--gate", "--quiet")[0] == 0  # the first is judged, not what stands beside it
+    assert cli("eval", "good", "bad", "--baseline", "good", "--gate", "--quiet")[0] == 8  # the first is the baseline: the next is judged
     assert cli("eval", "good", "--baseline", "bad", "--gate", "--ks", "2,3", "--quiet")[0] == 0  # the first metric there is
     assert cli("eval", "good", "--gate", "--quiet", "--set", "gate.metric=auc", "--set", "gate.min_value=0.9")[0] == 0
     code, _, err = cli("eval", "good", "--gate")
