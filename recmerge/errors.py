@@ -116,6 +116,11 @@ def _joins(before: str, after: str) -> bool:
     return all(c.isprintable() and not c.isascii() for c in (before, after))
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a device has no memory left; known without importing torch, which of a CPU says so only in words."""
+    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
+
+
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
     """Say that a name is unknown, with the nearest known one and the list.
 

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -10,7 +11,7 @@ import polars as pl
 
 from recmerge.ablation.graph import Cell, Graph, Outcome
 from recmerge.ablation.table import Row, fused_labels, read_metrics
-from recmerge.evaluation.significance import bootstrap_seeds, interval, two_sided
+from recmerge.evaluation.significance import bootstrap_seeds, holm, interval, two_sided
 from recmerge.names import PER_USER_FILE, USER_ID
 
 _Values = dict[str, npt.NDArray[np.float64]]  # by system: (S, U, M)
@@ -43,18 +44,23 @@ def _rows(target: str, group: str, cells: list[Cell], graph: Graph, outcomes: Ma
     draws = read_metrics(outcomes[cells[0].key])["bootstrap"]
     point = " ".join([*([group] if group else []), f"mean of seeds {', '.join(c.labels['seed'] for c in cells)}"])
     settings = json.loads(cells[0].labels["settings"])
-    rows = []
+    rows: list[Row] = []
+    compared: list[dict[str, dict[str, Any]]] = []
     for label, layers in values.items():
         low, high = interval(bootstrap_seeds(layers, draws["n_samples"], draws["seed"]))
         mean = layers.mean(axis=(0, 1))
         metrics = {n: {"value": float(mean[m]), "ci95": [float(low[m]), float(high[m])]} for m, n in enumerate(names)}
-        differences = {}
+        differences: dict[str, dict[str, Any]] = {}
         if baseline in values and label != baseline:
             apart = layers - values[baseline]  # user by user and seed by seed, before anything is drawn
             resampled = bootstrap_seeds(apart, draws["n_samples"], draws["seed"])
             (low, high), p, delta = interval(resampled), two_sided(resampled), apart.mean(axis=(0, 1))
             differences = {n: {"difference": float(delta[m]), "ci95": [float(low[m]), float(high[m])], "p": float(p[m])} for m, n in enumerate(names)}
+            compared.append(differences)
         rows.append(Row(target, point, label, "ok", layers.shape[1], metrics, differences, label == baseline, settings, len(cells)))
+    for name in names:
+        for found, adjusted in zip(compared, holm([found[name]["p"] for found in compared]), strict=True):
+            found[name]["p_holm"] = adjusted
     return rows
 
 

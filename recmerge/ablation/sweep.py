@@ -11,7 +11,7 @@ from recmerge.ablation.engines.local import RunCell
 from recmerge.ablation.graph import Graph, Outcome
 from recmerge.ablation.page import HONEST, render_page
 from recmerge.ablation.pooled import pool_seeds
-from recmerge.ablation.table import Row, as_csv, as_markdown, build_rows, with_holm
+from recmerge.ablation.table import Row, as_csv, as_markdown, build_rows
 from recmerge.config.ablate import AblateConfig
 from recmerge.errors import ArtifactError, GateError, Interrupted
 from recmerge.names import REPORT_FILE
@@ -74,7 +74,7 @@ def publish(config: AblateConfig, graph: Graph, outcomes: Mapping[str, Outcome],
         first = next(o.error for o in outcomes.values() if o.error)
         raise ArtifactError(f"no command of the ablation succeeded; the first said: {first}", fix="mend the cause and run the same command again")
     inputs = _inputs(outcomes, workspace)
-    rows = with_holm([*build_rows(graph, outcomes, config.baseline), *pool_seeds(graph, outcomes, config.baseline)])
+    rows = [*build_rows(graph, outcomes, config.baseline), *pool_seeds(graph, outcomes, config.baseline)]
     spec = RunSpec(
         stage="ablate",
         name=config.name,

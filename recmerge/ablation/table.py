@@ -4,12 +4,11 @@ import csv
 import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from recmerge.ablation.graph import FUSE_FLAG, FUSED_LABEL, Cell, Graph, Outcome, Use
-from recmerge.evaluation.significance import holm
 from recmerge.names import METRICS_FILE
 from recmerge.stages.fuse import FUSED
 
@@ -28,7 +27,7 @@ class Row:
         state: ok, or what became of the cell that it lacks.
         n_users: How many users were ranked for.
         metrics: value and ci95 by metric; a value alone for chance.
-        differences: difference, ci95, p and p_holm (see `with_holm`) by metric, to the baseline.
+        differences: difference, ci95, p and p_holm (adjusted for the number of systems compared) by metric, to the baseline.
         is_baseline: Whether the others are compared with it.
         settings: What varies in the grid apart from the seed, by dotted key.
         seeds: How many seeds of training the figures are a mean of.
@@ -121,26 +120,6 @@ def fused_labels(cell: Cell, graph: Graph, outcomes: Mapping[str, Outcome], runs
     without = f"{FUSED} without "
     left_out = {run: run.removeprefix(without) for run in runs if run.startswith(without)}
     return {FUSED: label} | {run: f"{label} without {systems.get(part, part)}" for run, part in left_out.items()}
-
-
-def with_holm(rows: Sequence[Row]) -> list[Row]:
-    """Add to each difference its p adjusted for the number of systems that are compared with the baseline on the same target and settings.
-
-    Args:
-        rows: Of all targets and points.
-
-    Returns:
-        The rows, in that order.
-    """
-    groups: dict[tuple[str, str, str], list[int]] = {}
-    for place, row in enumerate(rows):
-        for metric in row.differences:
-            groups.setdefault((row.target, row.point, metric), []).append(place)
-    adjusted: dict[int, dict[str, Any]] = {place: {} for place in range(len(rows))}
-    for (_, _, metric), places in groups.items():
-        for place, p in zip(places, holm([rows[place].differences[metric]["p"] for place in places]), strict=True):
-            adjusted[place][metric] = {**rows[place].differences[metric], "p_holm": p}
-    return [replace(row, differences=adjusted[place]) for place, row in enumerate(rows)]
 
 
 def _compared(metrics: Mapping[str, Any], run: str) -> dict[str, Any]:

@@ -64,11 +64,7 @@ def evaluate(
     _show(common, metrics)
     report = done.path / "report.html"
     common.reporter.say(f"report: {report}")
-    document = {
-        key: metrics[key]
-        for key in ("n_users", "metrics", "comparisons", "transfer", "malformed", "off_list", "ties", "fusion", "calibration")
-        if key in metrics
-    }
+    document = {key: metrics[key] for key in _SHOWN if key in metrics}
     common.finish(done, next_command=f"recmerge runs lineage eval/{done.manifest.name}", report=str(report), **document)
     if gate:
         if config.gate.no_worse and not metrics["comparisons"]:

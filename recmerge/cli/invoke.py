@@ -14,7 +14,7 @@ from typing import Any
 import typer
 
 from recmerge.cli.apps import app
-from recmerge.errors import Interrupted, RecmergeError, ResourceError, UsageError, printable
+from recmerge.errors import Interrupted, RecmergeError, ResourceError, UsageError, is_out_of_memory, printable
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
@@ -72,7 +72,7 @@ def as_known(error: BaseException) -> RecmergeError:
         return UsageError(error.format_message().rstrip("."), fix="add --help to see what is allowed")
     if isinstance(error, (KeyboardInterrupt, typer.Abort)):
         return Interrupted(signal.SIGINT, "stopped by the keyboard", fix="run the same command again")
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error):
+    if is_out_of_memory(error):
         return ResourceError(f"out of memory: {printable(str(error))[:200]}", fix="lower the batch size or max_length")
     return _of_the_system(error) or RecmergeError(
         f"a bug of recmerge's own: {type(error).__name__}: {printable(str(error))[:300]}",

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from recmerge.errors import ArtifactError, ConfigError
-from recmerge.lm.scoring_method import Method, is_out_of_memory, quick_methods, rotates_by_length, tolerance, tried_answers
+from recmerge.errors import ArtifactError, ConfigError, is_out_of_memory
+from recmerge.lm.scoring_method import Method, quick_methods, rotates_by_length, tolerance, tried_answers
 from recmerge.lm.title_tree import Question, TitleTree, Tokens
 from recmerge.lm.token_logs import token_logs
 from recmerge.lm.tree_attention import forget_tree_attention, use_tree_attention

@@ -62,8 +62,3 @@ def tried_answers(question: Question) -> list[int]:
     ordered = sorted(range(len(question.answers)), key=lambda i: question.answers[i])
     by_length = sorted(ordered, key=lambda i: len(question.answers[i]))
     return list(dict.fromkeys([ordered[0], ordered[-1], by_length[0], by_length[-1]]))
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    """Whether a device has no memory left; of a CPU torch only says so in words."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)

@@ -26,7 +26,16 @@ if TYPE_CHECKING:
 
 LLM_CODE = (
     *("lm/backend.py", "lm/base.py", "lm/constrained.py", "lm/encoding.py", "lm/generation.py", "lm/lora.py", "lm/parsing.py", "lm/precision.py"),
-    *("lm/labels.py", "lm/scoring.py", "lm/title_tree.py", "lm/token_logs.py", "lm/tree_attention.py", "rankers/llm.py", "rankers/normalization.py"),
+    *(
+        "lm/labels.py",
+        "lm/scoring.py",
+        "lm/scoring_method.py",
+        "lm/title_tree.py",
+        "lm/token_logs.py",
+        "lm/tree_attention.py",
+        "rankers/llm.py",
+        "rankers/normalization.py",
+    ),
     *("data/prompts.py", "data/dataset.py", "stages/infer.py", "stages/infer_llm.py", "stages/rankings.py"),
 )
 VLLM_CODE = ("lm/vllm_backend.py",)

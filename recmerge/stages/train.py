@@ -25,7 +25,7 @@ from recmerge.stages.refusals import refuse_read_buyers
 
 _CODE = (
     *("lm/base.py", "lm/checkpoints.py", "lm/encoding.py", "lm/fused_loss.py", "lm/labels.py", "lm/lora.py", "lm/scoring.py", "lm/sequences.py", "lm/sft.py"),
-    *("lm/title_tree.py", "lm/token_logs.py", "lm/tree_attention.py"),
+    *("lm/scoring_method.py", "lm/title_tree.py", "lm/token_logs.py", "lm/tree_attention.py"),
     *("lm/trainer.py", "lm/validation.py", "data/prompts.py", "data/dataset.py", "data/draws.py", "data/training_set.py", "stages/train.py"),
 )
 IGNORED = ("device", "keep_checkpoints", "base", "revision")  # the base enters by its fingerprint

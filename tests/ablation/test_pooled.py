@@ -58,6 +58,14 @@ def test_intervals_know_that_seeds_differ(evaluated: tuple[Graph, dict[str, Outc
     assert rows["woven"].differences["ndcg@1"]["p"] < 0.01
 
 
+def test_holm_is_over_the_systems_that_are_compared(evaluated: tuple[Graph, dict[str, Outcome]], monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = iter([0.04, 0.01])  # of woven and of the floor
+    monkeypatch.setattr("recmerge.ablation.pooled.two_sided", lambda means: np.full(means.shape[1], next(drawn)))
+    rows = {r.system: r for r in pool_seeds(*evaluated, baseline="own")}
+    assert [rows[s].differences["ndcg@1"]["p_holm"] for s in ("woven", "floor")] == [0.04, 0.02]
+    assert not rows["own"].differences
+
+
 def test_differences_are_those_of_the_same_users(evaluated: tuple[Graph, dict[str, Outcome]]) -> None:
     graph, outcomes = evaluated
     for seed in (1, 2):  # users far apart, and one system above the other by a tenth for each of them

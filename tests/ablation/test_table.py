@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from recmerge.ablation.graph import Cell, Graph, Outcome
-from recmerge.ablation.table import CHANCE, Row, as_csv, as_markdown, build_rows, difference_cells, shown_cells, with_holm
+from recmerge.ablation.table import CHANCE, Row, as_csv, as_markdown, build_rows, difference_cells, shown_cells
 
 
 @pytest.fixture
@@ -97,12 +97,3 @@ def test_targets_and_settings_show_only_where_they_vary():
     assert shown_cells([one], ["ndcg@1"])[0] == ["system", "users", "ndcg@1 [95 %]"]
     other = Row("sports", "seed=1", "a", metrics=figures)
     assert shown_cells([one, other], ["ndcg@1"])[0] == ["system", "target", "settings", "users", "ndcg@1 [95 %]"]
-
-
-def test_holm_is_over_the_systems_of_one_target_and_point() -> None:
-    def row(target: str, system: str, p: float) -> Row:
-        return Row(target, "", system, differences={"ndcg@1": {"difference": 0.1, "ci95": [0.0, 0.2], "p": p, "p_holm": 9.0}})
-
-    rows = with_holm([row("sports", "a", 0.04), row("sports", "b", 0.01), row("toys", "a", 0.04), Row("sports", "", "baseline", is_baseline=True)])
-    assert [r.differences["ndcg@1"]["p_holm"] for r in rows[:3]] == [0.04, 0.02, 0.04]
-    assert not rows[3].differences

@@ -12,6 +12,9 @@ from conftest import answer, refusal, write_domain_tables
 
 from recmerge.cli.main import main
 from recmerge.config.infer import InferConfig
+from recmerge.rankers import sources
+from recmerge.stages.infer_llm import LLM_CODE
+from recmerge.stages.train import _CODE as TRAIN_CODE
 
 SMALL = ["--set", "steps=3", "--set", "batch_size=4", "--set", "micro_batch_size=2", "--set", "max_rows=12", "--set", "prompt.max_length=900"]
 SMALL += ["--set", "prompt.max_title_tokens=null"]  # titles stay apart
@@ -171,3 +174,11 @@ def test_another_tokenizer_than_the_adapters_is_told(here: Path, cli: Any, tiny_
         assert "is not the one that adapter" in err
     finally:
         card.write_text(kept)
+
+
+def test_a_change_of_any_file_that_scores_is_another_run() -> None:
+    """All that scoring and training import is named, but for what changes no figure: how cores share the work, and what watches a run."""
+    scoring = {file for file in sources("recmerge.rankers.llm") if file.startswith("lm/")}
+    training = {file for name in ("sft", "sequences", "trainer", "validation") for file in sources(f"recmerge.lm.{name}") if file.startswith("lm/")}
+    assert scoring - set(LLM_CODE) == {"lm/cores.py"}
+    assert training - set(TRAIN_CODE) <= {"lm/watcher.py"}
