@@ -19,8 +19,8 @@ from recmerge.rankers.sequential.transformer import TransformerEncoder
 class Bert4RecSettings(SoftmaxSettings, TransformerSettings):
     """Size of the transformer, and what is hidden from it."""
 
-    mask_ratio: float = Field(0.2, gt=0, le=1, description="share of a sequence's places that are hidden; at least one is")
-    last_ratio: float = Field(0.5, ge=0, le=1, description="share of the sequences of which the last place alone is hidden")
+    mask_ratio: float = Field(0.6, gt=0, le=1, description="chance of a sequence's places to be hidden; at least one is")
+    last_ratio: float = Field(0.1, ge=0, le=1, description="share of the sequences of which the last place alone is hidden")
 
 
 class BiasedItems(IdItems):
@@ -129,9 +129,11 @@ class Bert4RecRanker(SequentialRanker):
 
     Source: F. Sun, J. Liu, J. Wu, C. Pei, X. Lin, W. Ou and P. Jiang, BERT4Rec: sequential recommendation with bidirectional
     encoder representations from transformer, CIKM 2019.
-    Departures: sizes, the ratio of hidden places and how often the last alone is hidden are RecBole's; gaps are drawn anew each time a
-    sequence is read, not ten times beforehand, and a batch has one mean over all of them. As in RecBole,
-    but not in the paper, the sum of item and position is normalised before the blocks and the layer behind them after it. Adam at a constant rate.
+    Departures: sizes are RecBole's. The ratio of hidden places, and about how often the last alone is hidden, are what the authors' code
+    has for Amazon Beauty; gaps are drawn anew each time a sequence is read, each place by chance, not a fixed number of them ten times
+    beforehand, and a batch has one mean over all of them. As in the authors' code and RecBole, but not in the paper, the sum of item and
+    position is normalised before the blocks and the layer behind them after it. Positions count from the newest purchase, theirs from the
+    oldest. Adam at a constant rate.
 
     Args:
         settings: None: the defaults.

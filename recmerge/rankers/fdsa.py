@@ -9,7 +9,7 @@ from torch import nn
 from recmerge.rankers.sasrec import SasRecSettings
 from recmerge.rankers.sequential.attributes import AttributedRanker, Attributes
 from recmerge.rankers.sequential.model import IdItems, NextItemModel, SequenceEncoder
-from recmerge.rankers.sequential.transformer import TransformerEncoder
+from recmerge.rankers.sequential.transformer import TransformerEncoder, draw_layers
 
 
 class ItemsWithAttributes(IdItems):
@@ -23,7 +23,8 @@ class ItemsWithAttributes(IdItems):
     def __init__(self, sizes: Mapping[str, int], width: int) -> None:
         super().__init__(sizes["n_items"], width)
         self.attributes = Attributes(sizes["n_items"], sizes["n_attributes"], sizes["attributes_per_item"], width)
-        self.weigh = nn.Linear(width, 1, bias=False)
+        self.weigh = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 1))
+        draw_layers(self.weigh)
 
     def features(self, items: torch.Tensor) -> torch.Tensor:
         """Return (B, T, D): the attributes of each item, weighed by a softmax over them; 0 for an item that has none."""
@@ -75,14 +76,15 @@ class FdsaModel(NextItemModel):
 class FdsaRanker(AttributedRanker):
     """Scores an item by the product of its embedding with what two causal transformers, over items and over attributes, make of the purchases.
 
-    Attributes are the brand and the category with those above it, see `attribute_names`; a softmax weighs those of one item by a learned
-    vector (the paper's vanilla attention). Where a catalogue has none, the second stream reads positions alone.
+    Attributes are the brand and the category with those above it, see `attribute_names`; a softmax weighs those of one item by what two
+    layers say of each (vanilla attention). Where a catalogue has none, the second stream reads positions alone.
 
     Source: T. Zhang, P. Zhao, Y. Liu, V. S. Sheng, J. Xu, D. Wang, G. Liu and X. Zhou, Feature-level deeper self-attention network for
     sequential recommendation, IJCAI 2019.
     Departures: by default cross-entropy over the whole catalogue, as RecBole's, not the binary one with one negative, which `loss: bce`
-    gives. No texts among the attributes. Each stream has positions of its own, counted from the newest purchase. Blocks are those of
-    `SasRecRanker` (GELU; widths as RecBole's, not the paper's).
+    gives. Attention over attributes is RecBole's, one weight for each by two layers, where the paper has one layer. No texts among the
+    attributes. Each stream has positions of its own, counted from the newest purchase; a history longer than is read is several rows.
+    Blocks are those of `SasRecRanker` (GELU; widths as RecBole's, not the paper's).
 
     Args:
         settings: None: the defaults.

@@ -99,9 +99,9 @@ class FmlpRecRanker(SequentialRanker):
     """Scores an item by the product of its embedding with what filters in the frequency domain make of the purchases.
 
     Source: K. Zhou, H. Yu, W. X. Zhao and J.-R. Wen, Filter-enhanced MLP is all you need for sequential recommendation, WWW 2022.
-    Departures: by default cross-entropy over the whole catalogue, not the binary one with one negative, which `loss: bce` gives, and which draws items
-    that the row does not hold; the padding's embedding is 0 while its position is read, and learnt in the authors' code. As there,
-    every prefix of a history is a row and is asked at its end only.
+    Departures: by default cross-entropy over the whole catalogue, not the binary one with one negative, which `loss: bce` gives, and which
+    draws items that the row does not hold; the padding's embedding is 0 while its position is read, and a vector drawn once in the authors'
+    code. As there, every prefix of a history is a row and is asked at its end only.
 
     Args:
         settings: None: the defaults.

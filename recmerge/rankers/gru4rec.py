@@ -66,10 +66,11 @@ class Gru4RecModel(SequentialModel):
         vectors = self.scored()
         if self.settings.loss == "softmax":
             return softmax_loss(expected, vectors, targets, self.settings.negatives)
-        others = vectors
+        others = torch.arange(len(vectors), device=targets.device)
         if self.settings.negatives:
-            others = rows_of(vectors, torch.randint(len(vectors), (self.settings.negatives,), device=targets.device))
-        return bpr_max((expected * rows_of(vectors, targets)).sum(-1), expected @ others.T, self.settings.score_penalty)
+            others = torch.randint(len(vectors), (self.settings.negatives,), device=targets.device)
+        right, wrong = (expected * rows_of(vectors, targets)).sum(-1), expected @ rows_of(vectors, others).T
+        return bpr_max(right, wrong, others == targets[:, None], self.settings.score_penalty)
 
 
 class Gru4RecRanker(SequentialRanker):
@@ -77,13 +78,13 @@ class Gru4RecRanker(SequentialRanker):
 
     Source: B. Hidasi, A. Karatzoglou, L. Baltrunas and D. Tikk, Session-based recommendations with recurrent neural networks, ICLR
     2016; B. Hidasi and A. Karatzoglou, Recurrent neural networks with top-k gains for session-based recommendations, CIKM 2018.
-    Departures: by default cross-entropy over the whole catalogue after every purchase, and the sizes, of RecBole, after Y. K. Tan,
-    X. Xu and Y. Liu, Improved recurrent neural networks for session-based recommendations, DLRS 2016. The papers step through
-    sessions side by side, the other sessions' next items being the negatives, with the losses TOP1 and BPR (2016) or, with further
-    drawn items, TOP1-max, BPR-max and cross-entropy (2018). `loss: bpr_max` gives the loss of 2018 against the whole catalogue or,
-    with `negatives`, items drawn uniformly for each step; what was bought stays among them. Whole histories are read, as far as
-    `max_history`. A layer leads from the state back to the width of the items, whose embedding is read and scored. No bias in the
-    recurrence; Adam, not Adagrad.
+    Departures: by default cross-entropy over the whole catalogue after every purchase, and the sizes, of RecBole, after Y. K. Tan, X. Xu
+    and Y. Liu, Improved recurrent neural networks for session-based recommendations, DLRS 2016. The papers step through sessions side by
+    side, the other sessions' next items being the negatives, with the losses TOP1 and BPR (2016) or, with further drawn items, TOP1-max,
+    BPR-max and cross-entropy (2018). `loss: bpr_max` gives the loss of 2018 against the whole catalogue or, with `negatives`, items drawn
+    uniformly for each step, of linear scores (the authors' code bends negative ones). Whole histories are read, as far as `max_history`,
+    longer ones in several rows. A layer leads from the state back to the width of the items, whose embedding is read and scored. No bias in
+    the recurrence; Adam, not Adagrad.
 
     Args:
         settings: None: the defaults.
@@ -99,17 +100,19 @@ class Gru4RecRanker(SequentialRanker):
         return Gru4RecModel(sizes["n_items"], self.settings)
 
 
-def bpr_max(right: torch.Tensor, wrong: torch.Tensor, penalty: float) -> torch.Tensor:
+def bpr_max(right: torch.Tensor, wrong: torch.Tensor, is_answer: torch.Tensor, penalty: float) -> torch.Tensor:
     """Return the mean of -log sum_j s_j sigmoid(right - wrong_j) + penalty * sum_j s_j wrong_j^2, with s the softmax of the wrong scores.
 
     Args:
         right: (N,) scores of what was bought.
-        wrong: (N, J) scores of what was not.
+        wrong: (N, J) scores of other items.
+        is_answer: (N, J) True where the other item is what was bought, which then does not count; where nothing else is left, it is all there is.
         penalty: Of the squares.
 
     Returns:
         A scalar.
     """
-    log_weights = wrong.log_softmax(-1)
+    counts = ~is_answer | is_answer.all(-1, keepdim=True)
+    log_weights = wrong.masked_fill(~counts, -torch.inf).log_softmax(-1)
     above = torch.logsumexp(log_weights + nn.functional.logsigmoid(right[:, None] - wrong), -1)
     return (penalty * (log_weights.exp() * wrong.square()).sum(-1) - above).mean()

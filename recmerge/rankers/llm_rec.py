@@ -26,7 +26,7 @@ class LlmRecSettings(LanguageSettings):
 
     rank: int = Field(16, ge=1)
     dropout: float = Field(0.1, ge=0, lt=1, description="on the LoRA's input")
-    negatives: int = Field(10, ge=1, description="items drawn for each row of a batch; those of one serve all")
+    negatives: int = Field(2, ge=1, description="items drawn for each row of a batch; those of one serve all")
     epochs: int = Field(20, ge=1, description="at most")
     learning_rate: float = Field(1e-3, gt=0, description="of Adam; for a base of billions of weights 5e-5, the paper's")
 
@@ -180,9 +180,10 @@ class LlmRecRanker(LanguageRanker, SequentialRanker):
     never bought can be scored as well as any other.
 
     Source: Z. Tang et al., One Model for All: Large Language Models are Domain-Agnostic Recommendation Systems, arXiv 2310.14304, 2023.
-    Departures: titles are joined by the model's end token, as in recmerge's `open` prompts, and not by "; ": a causal model then says
-    after each title what is expected, so that a row teaches as many questions as it has purchases. The negatives of one row, drawn from its own
-    domain, serve the whole batch. Products are divided by the square root of the width.
+    Departures: titles are joined by the model's end token, as in recmerge's `open` prompts, and not by "; ": a causal model then says after
+    each title what is expected, so that a row teaches as many questions as it has purchases. The negatives of one row, drawn from its own
+    domain, serve the whole batch, so 2 of each of 32 rows are more to a question than the paper's 10. Products are divided by the square
+    root of the width.
 
     Args:
         settings: None: the defaults.

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional
 
 from recmerge.rankers.sequential.batches import Batch
-from recmerge.rankers.sequential.losses import at_questions, softmax_loss
+from recmerge.rankers.sequential.losses import at_questions, drawn_softmax, full_softmax, rows_of
 from recmerge.rankers.sequential.model import ItemRepresentation, SequenceEncoder, SequentialModel
 from recmerge.rankers.sequential.purchases import COLD, Purchases
 from recmerge.rankers.sequential.settings import SoftmaxSettings
@@ -66,7 +66,11 @@ class ClassifiedItems(ItemRepresentation):
 
     def read(self, items: torch.Tensor) -> torch.Tensor:
         """Return (B, T, D) embeddings."""
-        return self.embedding(self.among_all(items))  # type: ignore[no-any-return]
+        return rows_of(self.embedding.weight, self.among_all(items))
+
+    def some(self, numbers: torch.Tensor) -> torch.Tensor:
+        """Return (N, D + 1): of (N,) numbers among those of all domains, the rows of the classifier, the bias behind each."""
+        return torch.cat([rows_of(self.classes.weight, numbers), self.classes.bias[numbers, None]], 1)
 
 
 class Prompts(nn.Module):
@@ -162,7 +166,12 @@ class McrplModel(SequentialModel):
     def classifier_loss(self, batch: Batch) -> torch.Tensor:
         """Return the mean cross-entropy over the items of all domains, or over drawn ones of them."""
         expected, targets = at_questions(self.expectations(batch), batch.targets)
-        return softmax_loss(expected, self.items.everything(), self.items.among_all(targets), self.n_negatives)
+        targets, n_all = self.items.among_all(targets), len(self.items.classes.weight) - 1
+        if not 0 < self.n_negatives < n_all:
+            return full_softmax(expected, self.items.everything(), targets)
+        drawn = torch.randint(n_all + 1, (self.n_negatives,), device=targets.device)
+        right, wrong = self.items.some(torch.cat([targets, drawn])).split([len(targets), len(drawn)])
+        return drawn_softmax(expected, right, wrong, drawn[None, :] == targets[:, None], n_all)
 
     def loss(self, batch: Batch) -> torch.Tensor:
         """Return the classifier's loss, and that of prompts which say the same."""

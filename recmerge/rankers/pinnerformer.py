@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional
 
 from recmerge.rankers.sequential.batches import Batch
-from recmerge.rankers.sequential.losses import rows_of
+from recmerge.rankers.sequential.losses import last_places, rows_of
 from recmerge.rankers.sequential.model import IdItems, SequenceEncoder, SequentialModel
 from recmerge.rankers.sequential.purchases import COLD, Purchases
 from recmerge.rankers.sequential.ranker import SequentialRanker
@@ -80,7 +80,8 @@ class PinnerFormerModel(SequentialModel):
         others = self.draw_others(answers)
         expected = self.expectations(batch)[rows, places]
         right, wrong = (functional.normalize(rows_of(self.items.table(), numbers), dim=-1) for numbers in (answers, others))
-        temperature, rarity = self.temperature.clamp(min=_COLDEST), self.log_chance(min(len(answers), self.batch_negatives))
+        coldest = (self.temperature.clamp(min=_COLDEST) - self.temperature).detach()  # its gradient stays, so that it can return
+        temperature, rarity = self.temperature + coldest, self.log_chance(min(len(answers), self.batch_negatives))
         own = (expected * right).sum(-1) / temperature - rarity[answers]
         against = expected @ wrong.T / temperature - rarity[others]
         against = against.masked_fill(last_places(batch.whole(), others)[rows] > places[:, None], -torch.inf)
@@ -130,22 +131,6 @@ def draw_answers(batch: Batch, window: int) -> torch.Tensor:
     return whole.gather(1, drawn)
 
 
-def last_places(rows: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
-    """Find where each row holds items.
-
-    Args:
-        rows: (B, T) numbers.
-        items: (K,) numbers.
-
-    Returns:
-        (B, K) the last place of the item in the row; -1: nowhere.
-    """
-    found = torch.full((len(rows), len(items)), -1, device=rows.device)
-    for place in range(rows.shape[1]):  # (B, T, K) at once would not fit where histories are long
-        found = found.masked_fill(rows[:, place, None] == items, place)
-    return found
-
-
 class PinnerFormerRanker(SequentialRanker):
     """Scores an item by the cosine of its embedding with what a causal transformer expects of the coming weeks.
 
@@ -155,8 +140,8 @@ class PinnerFormerRanker(SequentialRanker):
     Source: N. Pancha, A. Zhai, J. Leskovec and C. Rosenberg, PinnerFormer: Sequence modeling for user representation at Pinterest, KDD 2022.
     Departures: items are read by embeddings of their numbers, not by PinSage vectors; there is one kind of action, and no time is read, for a stored
     question has none. Where nothing is bought within the window, the next purchase is the answer, for purchases in shops are rarer than
-    actions on Pins. All places are asked, not some; all weigh the same. What the same buyer buys later is no negative. Chances are counted over all
-    training purchases, not sketched as they pass. Sizes are ours.
+    actions on Pins. All places are asked, not some; all weigh the same. What the same buyer buys later is no negative; both that and the window end
+    where a row does. Chances are counted over all training purchases, not sketched as they pass. Sizes are ours.
 
     Args:
         settings: None: the defaults.

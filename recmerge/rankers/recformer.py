@@ -12,13 +12,13 @@ from torch.nn import functional
 
 from recmerge.lm.base import find, load_tokenizer
 from recmerge.lm.encoding import Encoder, PromptSettings
-from recmerge.rankers.sequential.batches import Batch
+from recmerge.rankers.sequential.batches import Batch, like_rows
 from recmerge.rankers.sequential.losses import full_softmax, info_nce
-from recmerge.rankers.sequential.model import ItemRepresentation, SequenceEncoder, SequentialModel
+from recmerge.rankers.sequential.model import SequentialModel
 from recmerge.rankers.sequential.purchases import COLD, Purchases
 from recmerge.rankers.sequential.together import TogetherRanker, TogetherSettings
-from recmerge.rankers.sequential.transformer import Block
-from recmerge.rankers.sequential.words import VALUE, attribute_words, cut_somewhere, hide
+from recmerge.rankers.sequential.word_encoder import WordEncoder, WordItems
+from recmerge.rankers.sequential.words import attribute_words, cut_somewhere, hide
 
 _TOKENS = 8192  # of items that are read in one pass
 
@@ -49,81 +49,6 @@ class RecFormerSettings(TogetherSettings):
     eval_users: int = Field(1000, ge=1, description="validation users that an evaluation asks")
 
 
-class WordItems(ItemRepresentation):
-    """The words of I items, and what the encoder made of each when it last read them.
-
-    Args:
-        n_items: I.
-        longest: W, words of an item at most.
-        width: D.
-    """
-
-    words: torch.Tensor
-    kinds: torch.Tensor
-    vectors: torch.Tensor
-
-    def __init__(self, n_items: int, longest: int, width: int) -> None:
-        super().__init__()
-        self.register_buffer("words", torch.full((n_items + 1, longest), -1, dtype=torch.int32))  # -1: no word
-        self.register_buffer("kinds", torch.zeros(n_items + 1, longest, dtype=torch.int8))
-        self.register_buffer("vectors", torch.zeros(n_items + 1, width))
-
-    def table(self) -> torch.Tensor:
-        """Return (I + 1, D)."""
-        return self.vectors
-
-
-class WordEncoder(SequenceEncoder):
-    """A transformer that reads words on both sides, with an extra first place for what they say together.
-
-    Args:
-        n_words: Of the vocabulary; one more stands for a hidden word.
-        settings: The ranker's.
-    """
-
-    def __init__(self, n_words: int, settings: RecFormerSettings) -> None:
-        super().__init__()
-        s = settings
-        self.words = nn.Embedding(n_words + 1, s.width)
-        self.kinds = nn.Embedding(3, s.width)
-        self.positions = nn.Embedding(s.max_tokens, s.width)
-        self.places = nn.Embedding(s.max_history + 1, s.width)
-        self.first = nn.Parameter(torch.empty(s.width))
-        self.edge = nn.LayerNorm(s.width)
-        self.dropout = nn.Dropout(s.dropout)
-        self.blocks = nn.ModuleList([Block(s.width, s.heads, s.inner, s.dropout) for _ in range(s.blocks)])
-        self.reach = s.window // 2
-        for weights in (self.first, *(part.weight for part in self.children() if isinstance(part, nn.Embedding))):
-            nn.init.normal_(weights, std=0.02)
-
-    def forward(self, purchases: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
-        """Return (B, T, D) of purchases that are a word each, as a recombination of models may have them; every place holds what all say together."""
-        places = known.flip(1).cumsum(1).clamp(max=len(self.places.weight) - 1)
-        return self.attend(purchases.flip(1) + self.kinds.weight[VALUE], known.flip(1), places)[:, :1].expand(-1, purchases.shape[1], -1)
-
-    def attend(self, vectors: torch.Tensor, known: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
-        """Read words.
-
-        Args:
-            vectors: (B, L, D) of words and their kinds.
-            known: (B, L) False where there is no word.
-            places: (B, L) which purchase, the newest being 1, a word belongs to.
-
-        Returns:
-            (B, L + 1, D); what they say together comes first.
-        """
-        b, length = known.shape
-        vectors = vectors + self.positions.weight[1 : length + 1] + self.places(places)
-        first = (self.first + self.kinds.weight[0] + self.positions.weight[0] + self.places.weight[0]).expand(b, 1, -1)
-        vectors = self.dropout(self.edge(torch.cat([first, vectors], 1)))
-        at = torch.arange(length + 1, device=known.device)
-        near = ((at[:, None] - at).abs() <= self.reach) | (at == 0) | (at[:, None] == 0)
-        visible = near & functional.pad(known, (1, 0), value=True)[:, None, None, :]
-        for block in self.blocks:
-            vectors = block(vectors, visible)
-        return vectors
-
-
 class RecFormerModel(SequentialModel):
     """One transformer that reads a user's purchases, and an item by itself.
 
@@ -138,9 +63,13 @@ class RecFormerModel(SequentialModel):
     encoder: WordEncoder
 
     def __init__(self, sizes: Mapping[str, int], settings: RecFormerSettings) -> None:
-        super().__init__(WordItems(sizes["n_items"], sizes["longest"], settings.width), WordEncoder(sizes["n_words"], settings))
+        s = settings
+        like = {"width": s.width, "blocks": s.blocks, "heads": s.heads, "inner": s.inner}
+        encoder = WordEncoder(sizes["n_words"], s.max_tokens, s.max_history, s.window, **like, dropout=s.dropout)
+        super().__init__(WordItems(sizes["n_items"], sizes["longest"], s.width), encoder)
         self.settings = settings
         self.guess = nn.Sequential(nn.Linear(settings.width, settings.width), nn.GELU(), nn.LayerNorm(settings.width))
+        self.is_fresh = False  # items have been read since something was learnt
 
     def lay_out(self, items: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Put the words of purchases side by side, the newest purchase first.
@@ -167,7 +96,33 @@ class RecFormerModel(SequentialModel):
 
     def expectations(self, batch: Batch) -> torch.Tensor:
         """Return (B, 1, D) of length 1: what all purchases say together."""
-        return functional.normalize(self.read_words(*self.lay_out(batch.items))[:, :1], dim=-1)
+        return functional.normalize(self.read_apart(*self.lay_out(batch.items))[0], dim=-1)[:, None]
+
+    def read_apart(
+        self, words: torch.Tensor, kinds: torch.Tensor, places: torch.Tensor, shown: torch.Tensor | None = None, hidden: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Read rows of like many words together.
+
+        Args:
+            words: (B, L); this and the next two as `lay_out` gives them.
+            kinds: (B, L).
+            places: (B, L).
+            shown: (B, L) in place of the words; None: the words.
+            hidden: (B, L) True at the words to be guessed; None: none are.
+
+        Returns:
+            (B, D) what each row says together; (N, D) states of the hidden words; (N,) these words.
+        """
+        firsts, states, guessed = [], [words.new_empty(0, self.settings.width, dtype=torch.float32)], [words[:0, 0]]
+        lengths = (words >= 0).sum(1)
+        for rows in (cuts := like_rows(lengths)):
+            cut = (rows, slice(0, max(int(lengths[rows].max()), 1)))
+            found = self.read_words(words[cut], kinds[cut], places[cut], None if shown is None else shown[cut])
+            firsts.append(found[:, 0])
+            if hidden is not None:
+                states.append(found[:, 1:][hidden[cut]])
+                guessed.append(words[cut][hidden[cut]])
+        return torch.cat(firsts)[torch.cat(cuts).argsort()], torch.cat(states), torch.cat(guessed)
 
     def scored(self) -> torch.Tensor:
         """Return (I + 1, D) of length 1."""
@@ -175,7 +130,10 @@ class RecFormerModel(SequentialModel):
 
     @torch.no_grad()
     def refresh(self) -> None:
-        """Read all items as the encoder reads them now; the cold one has no words."""
+        """Read all items as the encoder reads them now, if it has learnt since it last did; the cold one has no words."""
+        if self.is_fresh:
+            return
+        self.is_fresh = True
         was_training = self.training
         self.eval()
         items = self.items
@@ -192,6 +150,7 @@ class RecFormerModel(SequentialModel):
 
     def loss(self, batch: Batch) -> torch.Tensor:
         """Return the mean cross-entropy over the catalogue, of one purchase of each row, against items as they were last read."""
+        self.is_fresh = False
         items, targets = cut_somewhere(batch)
         said = self.expectations(replace(batch, items=items))[:, 0]
         return full_softmax(said / self.settings.temperature, self.scored(), targets)
@@ -202,12 +161,13 @@ class RecFormerModel(SequentialModel):
         items, targets = cut_somewhere(batch)
         words, kinds, places = self.lay_out(items)
         hidden = (words >= 0) & (torch.rand(words.shape, device=words.device) < s.masked)
-        states = self.read_words(words, kinds, places, hide(words, hidden, len(self.encoder.words.weight) - 1))
-        found = self.read_words(*self.lay_out(targets[:, None]))[:, 0]
-        loss = info_nce(states[:, 0], found, s.temperature, same=targets)
-        if hidden.any():
-            logits = self.guess(states[:, 1:][hidden]) @ self.encoder.words.weight[:-1].T
-            loss = loss + s.guessing * functional.cross_entropy(logits, words[hidden])
+        shown = hide(words, hidden, len(self.encoder.words.weight) - 1)
+        said, states, guessed = self.read_apart(words, kinds, places, shown, hidden)
+        found, _, _ = self.read_apart(*self.lay_out(targets[:, None]))
+        loss = info_nce(said, found, s.temperature, same=targets)
+        if len(guessed):
+            logits = self.guess(states) @ self.encoder.words.weight[:-1].T
+            loss = loss + s.guessing * functional.cross_entropy(logits, guessed)
         return loss
 
 
@@ -220,8 +180,10 @@ class RecFormerRanker(TogetherRanker):
     Source: J. Li, M. Wang, J. Li, J. Fu, X. Shen, J. Shang and J. McAuley, Text Is All You Need: Learning Language Representations for Sequential
     Recommendation, KDD 2023.
     Departures: the transformer is small and begins with drawn weights, not Longformer's; its window is a mask. One domain alone has the
-    first stage too. There purchases are read once, with words hidden, for both losses. An epoch asks one purchase of each row, drawn anew.
-    Rates are constant; both stages of a domain's own have the same patience, and the better of them is kept.
+    first stage too. There purchases are read once, with words hidden, for both losses; words are hidden in purchases alone, token by token,
+    not in the item that is to be found. The first place has no projections of its own, and what guesses words no bias. Values are cut,
+    their names not. The first stage asks any purchase of a row, not one of its second half; an epoch asks one of each row, drawn anew.
+    Rates are constant; both stages of a domain's own have the same patience, and the better of them, or the state before them, is kept.
 
     Args:
         settings: None: the defaults.
@@ -291,7 +253,7 @@ class RecFormerRanker(TogetherRanker):
         if not first.epochs:
             model.refresh()
         kept = copy.deepcopy(model.state_dict())
-        second = self.refined(model, purchases, end)
+        second = self.refined(model, purchases, end, judge_first=False)  # the first is what it is compared with
         is_better = (second.best or 0.0) >= (first.best or 0.0)
         if not is_better:
             model.load_state_dict(kept)

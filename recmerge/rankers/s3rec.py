@@ -67,6 +67,7 @@ class S3RecModel(SasRecModel):
         items = batch.whole()[:, -self.length :]
         known = items > COLD
         hidden = known & (torch.rand(items.shape, device=items.device) < self.mask_ratio)
+        hidden[:, -1] = known[:, -1]  # the newest always, as in the authors' code: what the second stage asks for
         found = self.both_sides(items, hidden)
         shown = known & ~hidden
         losses = {
@@ -97,12 +98,13 @@ class S3RecModel(SasRecModel):
         Args:
             vectors: (N, D), made of what the encoder says.
             right: (N,) numbers of the hidden items.
-            wrong: (N,) numbers of others.
+            wrong: (N,) numbers of others; the cold one, where all others were bought, teaches nothing.
 
         Returns:
             A scalar.
         """
-        return _told_apart(vectors, self.items.read(right), self.items.read(wrong))
+        told = wrong > COLD
+        return _told_apart(vectors[told], self.items.read(right[told]), self.items.read(wrong[told]))
 
     def segment_loss(self, items: torch.Tensor, inside: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
         """Return -log sigmoid(f of a hidden segment - f of a foreign one), summed; vectors are those of the last places.
@@ -160,9 +162,10 @@ class S3RecRanker(AttributedRanker):
 
     Source: K. Zhou, H. Wang, W. X. Zhao, Y. Zhu, S. Wang, F. Zhang, Z. Wang and J.-R. Wen, S3-Rec: Self-supervised learning for sequential
     recommendation with mutual information maximization, CIKM 2020.
-    Departures: the second stage has by default the cross-entropy of `SasRecRanker`, not one negative a place, which `loss: bce` gives. Attributes of
-    what is shown are predicted, as in the authors' code, from the encoder's vector, not from the item's own. The first stage lasts
-    as long as `pretraining` says, without choosing among its states on validation. A foreign segment is drawn from its batch.
+    Departures: the second stage has by default the cross-entropy of `SasRecRanker`, not one negative a place, which `loss: bce` gives.
+    Attributes of what is shown are predicted, as in the authors' code, from the encoder's vector, not from the item's own. The first stage
+    lasts as long as `pretraining` says, without choosing among its states on validation. A foreign segment is drawn from its batch. In the
+    second stage a history is one row with a question at every place, or several rows where it is longer than is read.
 
     Args:
         settings: None: the defaults.
@@ -188,7 +191,7 @@ class S3RecRanker(AttributedRanker):
         half, end = s.deadline(s.pretraining), s.deadline()
         facts = {}
         if epochs := round(s.pretraining * s.epochs):
-            rows = Rows(purchases, s.max_history, every_place=True, device=device_of(model))
+            rows = Rows(purchases, s.max_history, every_place=False, device=device_of(model))  # every beginning of a history, as in the authors' code
             first = train(model, rows, s.schedule(epochs), None, seed=self.seed, loss=model.self_supervised, deadline=half, say=self.say)
             facts["pretraining"] = first.facts()
         return {**self.trained(model, purchases, deadline=end).facts(), **facts}

@@ -39,7 +39,7 @@ class SasRecRanker(SequentialRanker):
     Source: W.-C. Kang and J. McAuley, Self-attentive sequential recommendation, ICDM 2018.
     Departures: by default cross-entropy over the whole catalogue, as in A. Petrov and C. Macdonald, gSASRec, RecSys 2023, and RecBole,
     not the binary one with one negative, which `loss: bce` gives. Layers normalise what comes out and use GELU, with
-    two heads and four times the width inside, as RecBole's; embeddings are not scaled by the root of the width. Positions count from the newest purchase.
+    two heads and four times the width inside, as RecBole's; embeddings are not scaled by the root of the width.
     A history longer than is read is learnt from in several rows, not its newest part alone.
 
     Args:

@@ -8,7 +8,7 @@ from pydantic import Field
 from torch import nn
 
 from recmerge.rankers.sequential.batches import Batch
-from recmerge.rankers.sequential.losses import draw_negatives
+from recmerge.rankers.sequential.losses import last_places, rows_of
 from recmerge.rankers.sequential.model import IdItems, SequenceEncoder, SequentialModel
 from recmerge.rankers.sequential.purchases import COLD
 from recmerge.rankers.sequential.ranker import SequentialRanker
@@ -24,7 +24,7 @@ class SimpleXSettings(SequentialSettings):
     dropout: float = Field(0.1, ge=0, lt=1, description="of users' vectors")
     pool: Pool = "mean"
     user_share: float = Field(0.5, ge=0, le=1, description="weight of the user's own vector; the purchases have the rest")
-    negatives: int = Field(100, ge=1, description="items drawn for each purchase")
+    negatives: int = Field(1000, ge=1, description="items drawn for each batch; of a question those count that the buyer's row does not hold")
     margin: float = Field(0.4, ge=-1, le=1, description="cosine above which a drawn item costs")
     negative_weight: float = Field(10.0, ge=0, description="of the mean cost of the drawn items")
 
@@ -99,11 +99,12 @@ class SimpleXModel(SequentialModel):
 
     def loss(self, batch: Batch) -> torch.Tensor:
         """Return the mean loss over the places of all sequences."""
-        asked, vectors = batch.targets > COLD, self.scored()
-        expected = self.expectations(batch)[asked]
-        drawn = draw_negatives(len(vectors) - 1, self.settings.negatives, batch.whole())[:, 1:][asked]
-        wrong = torch.bmm(vectors[drawn], expected[..., None])[..., 0]
-        return cosine_contrastive((expected * vectors[batch.targets[asked]]).sum(-1), wrong, self.settings.margin, self.settings.negative_weight)
+        rows, places = (batch.targets > COLD).nonzero(as_tuple=True)
+        expected, table, targets = self.expectations(batch)[rows, places], self.items.table(), batch.targets[rows, places]
+        drawn = torch.randint(1, len(table), (self.settings.negatives,), device=targets.device)
+        right, wrong = (nn.functional.normalize(rows_of(table, numbers), dim=-1) for numbers in (targets, drawn))
+        counts = (last_places(batch.whole(), drawn) < 0)[rows]
+        return cosine_contrastive((expected * right).sum(-1), expected @ wrong.T, counts, self.settings.margin, self.settings.negative_weight)
 
 
 class SimpleXRanker(SequentialRanker):
@@ -111,10 +112,10 @@ class SimpleXRanker(SequentialRanker):
 
     Source: K. Mao, J. Zhu, J. Wang, Q. Dai, Z. Dong, X. Xiao and X. He, SimpleX: a simple and strong baseline for collaborative
     filtering, CIKM 2021.
-    Departures: the purchases pooled are those before the one that is asked for, in training as in scoring; the paper pools all of a
-    user's, the one asked for among them. Of a user never trained on, the purchases alone speak. Dropout of the mixed vector; weight
-    decay is AdamW's, of all weights, not a penalty on embeddings. Adam at 1e-3, not 1e-4; margin, weight and number of negatives
-    are tuned for each data set in the paper, these defaults are ours.
+    Departures: the purchases pooled are those before the one that is asked for, in training as in scoring; the paper pools all of a user's,
+    the one asked for among them. Negatives are drawn for a batch, not for each question. Of a user never trained on, the purchases alone
+    speak. Dropout of the mixed vector; weight decay is AdamW's, of all weights, not a penalty on embeddings. Adam at 1e-3, not 1e-4;
+    margin, weight and number of negatives are tuned for each data set in the paper, these defaults are ours.
 
     Args:
         settings: None: the defaults.
@@ -131,16 +132,18 @@ class SimpleXRanker(SequentialRanker):
         return SimpleXModel(sizes["n_items"], sizes["n_users"], self.settings)
 
 
-def cosine_contrastive(right: torch.Tensor, wrong: torch.Tensor, margin: float, weight: float) -> torch.Tensor:
+def cosine_contrastive(right: torch.Tensor, wrong: torch.Tensor, counts: torch.Tensor, margin: float, weight: float) -> torch.Tensor:
     """Return the mean of 1 - right + weight * mean_j max(0, wrong_j - margin).
 
     Args:
         right: (N,) cosines of what was bought.
         wrong: (N, J) cosines of drawn items.
+        counts: (N, J) False where a drawn item is no negative; where none is, there is no cost.
         margin: Below it a drawn item costs nothing.
         weight: Of the drawn items.
 
     Returns:
         A scalar.
     """
-    return (1 - right).mean() + weight * torch.relu(wrong - margin).mean()
+    costs = (torch.relu(wrong - margin) * counts).sum(-1) / counts.sum(-1).clamp(min=1)
+    return (1 - right + weight * costs).mean()

@@ -123,10 +123,11 @@ class TallRecRanker(LanguageRanker):
 
     Source: K. Bao, J. Zhang, Y. Zhang, W. Wang, F. Feng and X. He, TALLRec: An Effective and Efficient Tuning Framework to Align Large Language
     Model with Recommendation, RecSys 2023.
-    Departures: a question is a purchase and items drawn from the catalogue, since there are no dislikes; no tuning on general
-    instructions goes before it. A base that was made for titles without words (its card says so) is asked without words. The loss is
-    that of the answer's first token alone, by a loop over packed questions and not by a text trainer, so that a row of several
-    questions reads the purchases once. NDCG of validation users ends training, not AUC. Each domain of a set has a LoRA, and a copy of the base in memory.
+    Departures: a question is a purchase and items drawn from the catalogue that what is read does not hold, since there are no dislikes; no
+    tuning on general instructions goes before it. A base that was made for titles without words (its card says so) is asked without words.
+    The loss is that of the answer's first token alone, by a loop over packed questions and not by a text trainer, so that a row of several
+    questions reads the purchases once. NDCG of validation users ends training, not AUC. Each domain of a set has a LoRA, and a copy of the
+    base in memory.
 
     Args:
         settings: None: the defaults.

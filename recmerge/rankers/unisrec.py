@@ -11,13 +11,14 @@ from torch.nn import functional
 
 from recmerge.rankers.sequential.batches import Batch
 from recmerge.rankers.sequential.losses import info_nce
-from recmerge.rankers.sequential.model import ItemRepresentation, SequentialModel
+from recmerge.rankers.sequential.model import SequentialModel
 from recmerge.rankers.sequential.purchases import COLD, Purchases
 from recmerge.rankers.sequential.text import Vectors, titles_of
-from recmerge.rankers.sequential.together import TransferModel, TransferRanker, TransferSettings
+from recmerge.rankers.sequential.together import TitledItems, TransferModel, TransferRanker, TransferSettings, some_asked
 from recmerge.rankers.sequential.transformer import TransformerEncoder
 
 _LEAST_NOISE = 0.01
+_OF_WORDS = 0.1  # of the changed sequences, those that lack words, as in the authors' code
 
 
 class UniSRecSettings(TransferSettings):
@@ -27,8 +28,8 @@ class UniSRecSettings(TransferSettings):
     adaptor_dropout: float = Field(0.2, ge=0, lt=1, description="of title vectors")
     transductive: bool = Field(False, description="in the second stage, an embedding of each item is added to what its title says")
     sequence_weight: float = Field(1e-3, ge=0, description="of the loss that tells a buyer's purchases from those of others")
-    drop: float = Field(0.2, ge=0, lt=1, description="share of the purchases, or of the words of their titles, that a changed sequence lacks")
-    drop_words: bool = Field(True, description="half of the changed sequences lack words; every title is read twice then, before the first stage")
+    drop: float = Field(0.2, ge=0, lt=1, description="share of the purchases that a changed sequence lacks, or whose titles lack such a share of their words")
+    drop_words: bool = Field(True, description="a tenth of the changed sequences lack words; every title is read twice then, before the first stage")
 
 
 class MixtureAdaptor(nn.Module):
@@ -66,7 +67,7 @@ class MixtureAdaptor(nn.Module):
         return (gates[:, None, :] @ said)[:, 0]
 
 
-class AdaptedTitles(ItemRepresentation):
+class AdaptedTitles(TitledItems):
     """What an adaptor makes of frozen title vectors.
 
     Args:
@@ -99,11 +100,6 @@ class AdaptedTitles(ItemRepresentation):
         """Return (I + 1, D)."""
         return self.of(torch.arange(len(self.vectors), device=self.vectors.device))
 
-    def read(self, items: torch.Tensor) -> torch.Tensor:
-        """Return (B, T, D); each item is adapted once."""
-        distinct, places = items.unique(return_inverse=True)
-        return functional.embedding(places, self.of(distinct))
-
 
 class UniSRecModel(TransferModel):
     """A causal transformer over adapted titles.
@@ -125,16 +121,23 @@ class UniSRecModel(TransferModel):
 
     def transfer_loss(self, batch: Batch) -> torch.Tensor:
         """Return how hard it is to tell a question's item from those of other questions, and a changed sequence's own one from others."""
-        expected, targets, last = self.some_questions(batch)
-        loss = info_nce(expected, self.items.read(targets[None])[0], self.temperature, targets)
+        items = self.changed_items(batch.items) if self.sequence_weight else batch.items[:0]
+        vectors, (read, right, changed) = self.items.once(batch.items, batch.targets, items)
+        found, asked = self.expected(batch.items, vectors, read), some_asked(batch.targets)
+        loss = info_nce(found[asked], functional.embedding(right[asked], vectors), self.temperature, batch.targets[asked])
         if not self.sequence_weight:
             return loss
-        items = drop_items(batch.items, self.drop)
-        if self.changed:
-            lacks_words = torch.rand(len(items), 1, device=items.device) < 0.5
-            items = torch.where(lacks_words, torch.where(batch.items > COLD, batch.items + self.changed, COLD), items)
-        again = self.encoder(self.items.read(items), items > COLD)[:, -1]
-        return loss + self.sequence_weight * info_nce(last, again, self.temperature, batch.targets[:, -1])
+        again = self.expected(items, vectors, changed)[:, -1]
+        return loss + self.sequence_weight * info_nce(found[:, -1], again, self.temperature, batch.targets[:, -1])
+
+    def changed_items(self, items: torch.Tensor) -> torch.Tensor:
+        """Return (B, T) sequences that lack purchases, or for a few rows purchases some of whose titles lack words."""
+        fewer = drop_items(items, self.drop)
+        if not self.changed:
+            return fewer
+        lacks_words = (items > COLD) & (torch.rand(items.shape, device=items.device) < self.drop)
+        shorter = torch.where(lacks_words, items + self.changed, items)
+        return torch.where(torch.rand(len(items), 1, device=items.device) < _OF_WORDS, shorter, fewer)
 
 
 def drop_items(items: torch.Tensor, share: float) -> torch.Tensor:
@@ -184,9 +187,10 @@ class UniSRecRanker(TransferRanker):
     Source: Y. Hou, S. Mu, W. X. Zhao, Y. Li, B. Ding and J.-R. Wen, Towards universal sequence representation learning for recommender
     systems, KDD 2022.
     Departures: titles alone are read, by all-MiniLM-L6-v2 (384 numbers) and not by BERT (768); scaled to a mean square of 1. The first
-    stage sees the training events of the very domains that are ranked later, not of others, with batches of 256 rows, not 8,192, and
-    up to 4,096 questions; one domain alone has no first stage, like the paper's variant without pre-training. A question stands at every
-    place of a row, not one at its end with a row for every purchase. Experts share the dropout of a title. Positions count from the newest purchase.
+    stage sees the training events of the very domains that are ranked later, not of others, with batches of 256 rows, not 8,192, and up to
+    4,096 questions; one domain alone has no first stage, like the paper's variant without pre-training. A question stands at every place of
+    a row, not one at its end with a row for every purchase. Experts share the dropout of a title. Whether purchases or words are left out
+    is drawn for each row, not for a batch. Positions count from the newest purchase.
 
     Args:
         settings: None: the defaults.

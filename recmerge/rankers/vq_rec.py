@@ -15,10 +15,10 @@ from recmerge.rankers.kept import kept
 from recmerge.rankers.sentence_encoder import READER_NEEDS
 from recmerge.rankers.sequential.batches import Batch, Rows
 from recmerge.rankers.sequential.losses import info_nce
-from recmerge.rankers.sequential.model import ItemRepresentation, SequentialModel
+from recmerge.rankers.sequential.model import SequentialModel
 from recmerge.rankers.sequential.purchases import COLD, Purchases, validation_questions
 from recmerge.rankers.sequential.ranker import device_of
-from recmerge.rankers.sequential.together import TransferModel, TransferRanker, TransferSettings
+from recmerge.rankers.sequential.together import TitledItems, TransferModel, TransferRanker, TransferSettings, some_asked
 from recmerge.rankers.sequential.training import train
 from recmerge.rankers.sequential.transformer import TransformerEncoder
 
@@ -37,10 +37,10 @@ class VqRecSettings(TransferSettings):
     digits: int = Field(32, ge=1, description="of an item's code")
     bits: int = Field(8, ge=1, le=8, description="of a digit, which has 2 to the power of it values")
     replaced: float = Field(0.75, gt=0, le=1, description="share of the digits of a bought item's code that are others in the negative made from it")
-    alignment: float = Field(0.1, ge=0, lt=1, description="share of a domain's epochs and minutes in which it learns but which value takes which place")
+    alignment: float = Field(0.0, ge=0, lt=1, description="share of a domain's epochs and minutes in which it learns but which value takes which place")
 
 
-class CodedItems(ItemRepresentation):
+class CodedItems(TitledItems):
     """The mean of the embeddings of an item's digits.
 
     Args:
@@ -68,21 +68,19 @@ class CodedItems(ItemRepresentation):
         """Return (K, V, D) embeddings, exchanged by the places that are being learnt."""
         return straight_permutation(self.places, noisy=self.training) @ self.embedding if self.is_moving else self.embedding
 
-    def of(self, codes: torch.Tensor) -> torch.Tensor:
+    def coded(self, codes: torch.Tensor) -> torch.Tensor:
         """Return (N, D) vectors of (N, K) digits."""
         digits, values, width = self.embedding.shape
         rows = codes.long() + values * torch.arange(digits, device=codes.device)
         return functional.embedding_bag(rows, self.values().reshape(-1, width), mode="mean")
 
+    def of(self, items: torch.Tensor) -> torch.Tensor:
+        """Return (N, D) vectors of (N,) numbers."""
+        return torch.where((items > COLD)[:, None], self.coded(self.codes[items]), self.cold)
+
     def table(self) -> torch.Tensor:
         """Return (I + 1, D)."""
-        return torch.cat([self.cold[None], self.of(self.codes[1:])])
-
-    def read(self, items: torch.Tensor) -> torch.Tensor:
-        """Return (B, T, D); each item is put together once."""
-        distinct, places = items.unique(return_inverse=True)
-        found = torch.where((distinct > COLD)[:, None], self.of(self.codes[distinct]), self.cold)
-        return functional.embedding(places, found)
+        return torch.cat([self.cold[None], self.coded(self.codes[1:])])
 
     def settle(self) -> None:
         """Give every value the embedding of the place it has learnt to take, no place to two of them."""
@@ -139,9 +137,11 @@ class VqRecModel(TransferModel):
 
     def transfer_loss(self, batch: Batch) -> torch.Tensor:
         """Return how hard it is to tell a question's item from those of other questions, and from one half made of its own code."""
-        expected, targets, _ = self.some_questions(batch)
-        wrong = self.items.of(self.half_made(targets))
-        return info_nce(expected, self.items.read(targets[None])[0], self.temperature, targets, wrong)
+        vectors, (read, right) = self.items.once(batch.items, batch.targets)
+        found, asked = self.expected(batch.items, vectors, read), some_asked(batch.targets)
+        targets = batch.targets[asked]
+        wrong = self.items.coded(self.half_made(targets))
+        return info_nce(found[asked], functional.embedding(right[asked], vectors), self.temperature, targets, wrong)
 
 
 def learn_codes(vectors: npt.NDArray[np.floating[Any]], digits: int, bits: int) -> Codes:
@@ -158,7 +158,7 @@ def learn_codes(vectors: npt.NDArray[np.floating[Any]], digits: int, bits: int) 
     import faiss
 
     known = np.ascontiguousarray(vectors, dtype=np.float32)
-    told = f"{faiss.__version__} {digits} {bits} {known.shape}".encode() + known.tobytes()
+    told = f"{faiss.__version__} {digits} {bits} {_ROUNDS} {_READ_TO_LEARN} {known.shape}".encode() + known.tobytes()
     return kept("codes", told, lambda: {"codes": _coded(known, digits, bits)})["codes"]
 
 
@@ -186,16 +186,17 @@ class VqRecRanker(TransferRanker):
 
     A code has 32 digits of 256 values, learnt of the titles of all domains of a set by optimised product quantisation. The embeddings of digits and
     the transformer are first trained on all domains together: to find each next item among those of the other questions of
-    a batch, whatever their domain, and one whose code is half made up. Each domain then learns by itself which value takes the place
+    a batch, whatever their domain, and one whose code is half made up. Each domain then learns by itself, with `alignment` which value takes the place
     of which, digit by digit, and after that the embeddings.
 
     Source: Y. Hou, Z. He, J. McAuley and W. X. Zhao, Learning vector-quantized item representation for transferable sequential
     recommenders, WWW 2023.
-    Departures: titles alone are read, by all-MiniLM-L6-v2 and not by BERT. The first stage, and the codes, see the very domains that
-    are ranked later, not others, with batches of 256 rows and up to 4,096 questions; one domain alone has no first stage and
-    nothing to align. Values begin in their own places, not in random ones, learn them 100 times faster than other weights, and keep those that no
-    two share. A question stands at every place of a row, not one at its end with a row for every purchase. The rotation is learnt in
-    10 rounds, from 9,984 titles at most. Positions count from the newest purchase.
+    Departures: titles alone are read, by all-MiniLM-L6-v2 and not by BERT. The first stage, and the codes, see the very domains that are
+    ranked later, not others, with batches of 256 rows and up to 4,096 questions; one domain alone has no first stage and nothing to align.
+    Domains learnt together have the same codes, so values mean the same in all, and `alignment` is off unless it is asked for; the paper's
+    domains have codes of their own. Values then begin in their own places, not in random ones, learn them 100 times faster than other
+    weights, and keep those that no two share. A question stands at every place of a row, not one at its end with a row for every purchase.
+    The rotation is learnt in 10 rounds, from 9,984 titles at most. Positions count from the newest purchase.
 
     Args:
         settings: None: the defaults.
@@ -241,7 +242,7 @@ class VqRecRanker(TransferRanker):
         facts = {}
         if self.is_pretrained and s.alignment:
             facts["alignment"] = self.align(model, purchases, s.part_way(s.alignment, end))
-        model.encoder.requires_grad_(not (self.is_pretrained and s.freeze_encoder))
+        self.freeze(model)
         left = max(1, self.own_epochs() - (self.alignment_epochs() if facts else 0))
         return {**self.refined(model, purchases, end, epochs=left).facts(), **facts}
 

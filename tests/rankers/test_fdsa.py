@@ -21,11 +21,12 @@ def model(**settings: object) -> FdsaModel:
 
 def test_attributes_are_weighed_by_a_softmax_over_those_that_an_item_has() -> None:
     items = model().items
-    vectors, weigh = items.attributes.embedding.weight.detach().numpy(), items.weigh.weight.detach().numpy()[0]
+    vectors, (inner, _, outer) = items.attributes.embedding.weight.detach().numpy(), items.weigh
+    first, bias, second = (weights.detach().numpy() for weights in (inner.weight, inner.bias, outer.weight[0]))
     found = items.features(torch.tensor([[0, 1, 2, 3]]))[0].detach().numpy()
     for row, item in enumerate((0, 1, 2, 3)):
         has = vectors[TABLE[item][TABLE[item] > 0]]
-        odds = np.exp(has @ weigh)
+        odds = np.exp(np.maximum(has @ first.T + bias, 0) @ second)
         assert found[row] == pytest.approx((odds / odds.sum()) @ has if len(has) else np.zeros(4), abs=1e-6)
 
 

@@ -54,11 +54,12 @@ def test_the_softmax_by_hand() -> None:
 
 def test_bpr_max_by_hand() -> None:
     """Wrong scores log 1 and log 3 have weights 1/4 and 3/4; sigmoids of log 3 and 0 are 3/4 and 1/2."""
-    found = bpr_max(torch.tensor([log(3)]), torch.tensor([[0.0, log(3)]]), 2.0)
+    found = bpr_max(torch.tensor([log(3)]), torch.tensor([[0.0, 9.0, log(3)]]), torch.tensor([[False, True, False]]), 2.0)
     assert value(found) == pytest.approx(-log(1 / 4 * 3 / 4 + 3 / 4 * 1 / 2) + 2 * 3 / 4 * log(3) ** 2)
-    assert value(bpr_max(torch.tensor([60.0, 60.0]), torch.zeros(2, 5), 1.0)) == pytest.approx(0, abs=1e-6)
-    assert value(bpr_max(torch.tensor([-200.0]), torch.zeros(1, 5), 1.0)) == pytest.approx(200)  # no logarithm of nothing
-    assert value(bpr_max(torch.tensor([0.0]), torch.tensor([[1.0]]), 0.0)) == pytest.approx(log(1 + exp(1)))
+    assert value(bpr_max(torch.tensor([60.0, 60.0]), torch.zeros(2, 5), torch.zeros(2, 5, dtype=torch.bool), 1.0)) == pytest.approx(0, abs=1e-6)
+    assert value(bpr_max(torch.tensor([-200.0]), torch.zeros(1, 5), torch.zeros(1, 5, dtype=torch.bool), 1.0)) == pytest.approx(200)  # no logarithm of nothing
+    assert value(bpr_max(torch.tensor([0.0]), torch.tensor([[1.0]]), torch.tensor([[False]]), 0.0)) == pytest.approx(log(1 + exp(1)))
+    assert value(bpr_max(torch.tensor([0.0]), torch.tensor([[0.0]]), torch.tensor([[True]]), 0.0)) == pytest.approx(log(2))  # nothing else is left
 
 
 @pytest.mark.parametrize("negatives", [0, 4])
@@ -70,7 +71,7 @@ def test_bpr_max_of_a_batch(negatives: int) -> None:
     found = made.loss(asked)
     scores, total = made.expectations(asked) @ made.items.table().T, 0.0
     for row, place, target in ((0, 0, 2), (0, 1, 3), (1, 1, 5)):
-        wrong, right = scores[row, place, others], scores[row, place, target]
+        wrong, right = scores[row, place, others[others != target]], scores[row, place, target]
         weights = wrong.softmax(0)
         total += value(-(weights * torch.sigmoid(right - wrong)).sum().log() + 0.5 * (weights * wrong**2).sum())
     assert value(found) == pytest.approx(total / 3, rel=1e-4)

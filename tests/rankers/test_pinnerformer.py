@@ -10,8 +10,9 @@ import pytest
 import torch
 from sequences import batch, lively, purchases
 
-from recmerge.rankers.pinnerformer import PinnerFormerModel, PinnerFormerRanker, PinnerFormerSettings, draw_answers, last_places
+from recmerge.rankers.pinnerformer import PinnerFormerModel, PinnerFormerRanker, PinnerFormerSettings, draw_answers
 from recmerge.rankers.sequential.batches import Batch
+from recmerge.rankers.sequential.losses import last_places
 
 DAY = 86_400
 
@@ -139,10 +140,16 @@ def test_every_weight_learns_the_temperature_too() -> None:
 
 def test_the_temperature_stays_warm() -> None:
     pinnerformer, asked = model(), batch([1, 2, 3, 5])
-    losses = []
+    losses, slopes = [], []
     for temperature in (-1.0, 0.01):
         torch.manual_seed(0)
+        pinnerformer.zero_grad()
         with torch.no_grad():
             pinnerformer.temperature.fill_(temperature)
-        losses.append(float(pinnerformer.loss(asked).detach()))
-    assert losses[0] == losses[1]
+        loss = pinnerformer.loss(asked)
+        loss.backward()
+        losses.append(float(loss.detach()))
+        slopes.append(float(pinnerformer.temperature.grad))  # type: ignore[arg-type]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+    assert slopes[0] == pytest.approx(slopes[1], rel=1e-3)
+    assert abs(slopes[0]) > 1  # and can return

@@ -114,6 +114,20 @@ def test_each_task_is_weighed(task: str) -> None:
     assert found[0] > 0
 
 
+def test_the_newest_purchase_is_always_hidden() -> None:
+    s3rec, asked = model(mask_ratio=1e-9, **{**OFF, "map_weight": 1}), batch([1, 2, 3], [4, 5])
+    items = asked.whole()
+    hidden = torch.tensor([[False, False, True], [False, False, True]])
+    expected = s3rec.attribute_loss(s3rec.tasks["map"](s3rec.both_sides(items, hidden)[:, -1]), torch.tensor([3, 5])) / 5
+    assert s3rec.self_supervised(asked).item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_who_bought_everything_has_no_other_item_to_tell_it_from() -> None:
+    s3rec, vectors = model(), torch.randn(2, WIDTH)
+    one = s3rec.masked_item_loss(vectors[:1], torch.tensor([1]), torch.tensor([5]))
+    assert s3rec.masked_item_loss(vectors, torch.tensor([1, 2]), torch.tensor([5, 0])).item() == pytest.approx(one.item())
+
+
 def test_hidden_and_shown_share_the_attributes_out() -> None:
     """With one layer for both tasks, and nothing learnt of places (all vectors equal), the two losses are those of all purchases."""
     s3rec = model(mask_ratio=0.5, **{**OFF, "aap_weight": 1, "map_weight": 1})

@@ -11,8 +11,8 @@ from sequences import batch, lively, value
 from torch.nn import functional
 
 from recmerge.data.training_set import TrainingSet
-from recmerge.rankers.sequential.batches import Batch
 from recmerge.rankers.sequential.losses import info_nce
+from recmerge.rankers.sequential.together import some_asked
 from recmerge.rankers.unisrec import MixtureAdaptor, UniSRecModel, UniSRecRanker, UniSRecSettings, drop_items, drop_words
 from tests.rankers.test_contract import checkerboard, installed, questions, turned_round
 
@@ -67,7 +67,8 @@ def test_loss_by_hand_and_by_drawn_items() -> None:
 
 def test_the_first_stage_by_hand() -> None:
     unisrec, asked = model(sequence_weight=0.0), batch([1, 2, 3], [4, 2])
-    expected, targets, last = unisrec.some_questions(asked)
+    found, targets = unisrec.expectations(asked), asked.targets[asked.targets > 0]
+    expected, last = found[asked.targets > 0], found[:, -1]
     assert targets.tolist() == [2, 3, 2]
     cosines = expected @ unisrec.scored()[targets].T / 0.07
     cosines[0, 2] = cosines[2, 0] = -torch.inf  # the same item is no negative
@@ -79,13 +80,11 @@ def test_the_first_stage_by_hand() -> None:
 
 
 def test_changed_sequences_read_titles_that_lack_words(monkeypatch: pytest.MonkeyPatch) -> None:
-    unisrec, asked, seen = model(drop=0.0), batch([1, 2, 3], [2, 3]), []
+    unisrec = model(drop=0.2)
     unisrec.changed = 5
-    read = unisrec.items.read
-    monkeypatch.setattr(unisrec.items, "read", lambda items: seen.append(items) or read(items))
-    monkeypatch.setattr(torch, "rand", lambda *size, **_: torch.tensor([[0.4], [0.6]]) if size == (2, 1) else torch.ones(*size))
-    unisrec.transfer_loss(asked)
-    assert seen[-1].tolist() == [[6, 7], [0, 2]]
+    lots = [torch.full((2, 3), 0.9), torch.tensor([[0.1, 0.1, 0.3], [0.1, 0.1, 0.1]]), torch.tensor([[0.05], [0.5]])]
+    monkeypatch.setattr(torch, "rand", lambda *size, **_: lots.pop(0))  # no purchase is dropped; which titles lack words; in which rows
+    assert unisrec.changed_items(torch.tensor([[0, 1, 2], [0, 0, 3]])).tolist() == [[0, 6, 2], [0, 0, 3]]
 
 
 def test_dropped_purchases_leave_no_gap_and_never_an_empty_row() -> None:
@@ -130,7 +129,9 @@ class Watched(UniSRecRanker):
 
 
 def both() -> TrainingSet:
+    """Two domains with nobody to stop for: the last model of each stays."""
     domains = {"beauty": replace(turned_round(), name="beauty"), "sports": checkerboard()}
+    domains = {name: replace(domain, candidates=domain.candidates.filter(pl.col("split") != "valid")) for name, domain in domains.items()}
     return TrainingSet("beauty_sports", domains, pl.DataFrame())
 
 
@@ -146,7 +147,9 @@ def test_domains_begin_with_what_they_learnt_together(freeze: bool, transductive
     after = ranker.fitted["sports"].model.state_dict()
     moved = {key for key in after if not torch.equal(after[key], other[key])}
     assert any(key.startswith("items.adaptor") for key in moved)
-    assert any(key.startswith("encoder") for key in moved) is not freeze
+    assert any(key.startswith("encoder.blocks") for key in moved) is not freeze
+    assert ("encoder.positions" in moved) is not freeze
+    assert "encoder.edge.weight" in moved
     assert ranker.facts["pretraining"]["epochs"] == 2
     assert np.isfinite(ranker.score(questions())).all()
 
@@ -160,8 +163,23 @@ def test_one_domain_alone_has_no_first_stage() -> None:
 
 
 def test_of_many_questions_some_are_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    targets = batch([1, 2, 3, 4], [4, 5, 6]).targets
+    assert torch.equal(some_asked(targets), targets > 0)
     monkeypatch.setattr("recmerge.rankers.sequential.together._QUESTIONS", 3)
-    rows: Batch = batch([1, 2, 3, 4], [4, 5, 6])
-    expected, targets, last = model().some_questions(rows)
-    assert (expected.shape, last.shape) == ((3, 8), (2, 8))
-    assert set(targets.tolist()) <= {2, 3, 4, 5, 6}
+    drawn = [some_asked(targets) for _ in range(50)]
+    assert {int(asked.sum()) for asked in drawn} == {3}
+    assert not any(asked[targets == 0].any() for asked in drawn)
+    assert torch.stack(drawn).any(0).sum() == 5  # each is asked at some time
+
+
+def test_items_are_made_once_and_rows_of_like_length_read_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    unisrec, asked = model(negatives=4), batch([1, 2], *[[1, 2, 3, 4, 5, 6]] * 3, [7, 8])
+    monkeypatch.setattr("recmerge.rankers.sequential.batches._PART", 1)
+    made, read = unisrec.items.of, unisrec.encoder.forward
+    numbers, shapes = [], []
+    monkeypatch.setattr(unisrec.items, "of", lambda items: numbers.append(items) or made(items))
+    monkeypatch.setattr(unisrec.encoder, "forward", lambda vectors, known: shapes.append(tuple(known.shape)) or read(vectors, known))
+    unisrec.loss(asked)
+    assert len(numbers) == 1
+    assert len(numbers[0].unique()) == len(numbers[0])
+    assert shapes == [(2, 1), (3, 5)]

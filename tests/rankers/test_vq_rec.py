@@ -49,7 +49,7 @@ def test_the_first_stage_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     vqrec, asked = model(), batch([1, 2, 3], [4, 2])
     made = torch.tensor([[0, 1, 2], [3, 3, 3], [1, 1, 0]], dtype=torch.uint8)
     monkeypatch.setattr(vqrec, "half_made", lambda items: made)
-    expected, targets, _ = vqrec.some_questions(asked)
+    expected, targets = vqrec.expectations(asked)[asked.targets > 0], asked.targets[asked.targets > 0]
     vectors = functional.normalize(torch.stack([vqrec.items.embedding[torch.arange(3), code.long()].mean(0) for code in made]), dim=-1)
     cosines = torch.cat([expected @ vqrec.scored()[targets].T, (expected * vectors).sum(1, keepdim=True)], 1) / 0.07
     cosines[0, 2] = cosines[2, 0] = -torch.inf  # the same item is no negative
@@ -109,6 +109,7 @@ def test_later_purchases_and_padding_move_nothing_earlier() -> None:
 def test_domains_share_codes_and_begin_with_what_they_learnt_together(freeze: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     installed("vq_rec")
     domains = {"beauty": replace(turned_round(), name="beauty"), "sports": checkerboard()}
+    domains = {name: replace(domain, candidates=domain.candidates.filter(pl.col("split") != "valid")) for name, domain in domains.items()}  # nobody to stop for
     seen: dict[str, dict[str, torch.Tensor]] = {}
     monkeypatch.setattr(VqRecRanker, "align", aligned := Spy(VqRecRanker.align, seen))
     ranker = VqRecRanker(VqRecSettings(width=16, inner=16, epochs=4, digits=8, bits=4, freeze_encoder=freeze, alignment=0.5))
@@ -120,7 +121,7 @@ def test_domains_share_codes_and_begin_with_what_they_learnt_together(freeze: bo
     for one, other in zip(before["items.embedding"], after["items.embedding"], strict=True):
         assert {tuple(row.tolist()) for row in one} == {tuple(row.tolist()) for row in other}
     last = ranker.fitted["sports"].model.state_dict()
-    assert any(not torch.equal(last[key], after[key]) for key in last if key.startswith("encoder")) is not freeze
+    assert any(not torch.equal(last[key], after[key]) for key in last if key.startswith("encoder.blocks")) is not freeze
     assert not torch.equal(last["items.embedding"], after["items.embedding"])
     assert np.isfinite(ranker.score(questions())).all()
 

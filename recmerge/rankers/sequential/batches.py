@@ -124,6 +124,21 @@ def like_lengths(lengths: npt.NDArray[np.int64], fewest: int = 1) -> list[int]:
     return begins[::-1]
 
 
+def like_rows(lengths: torch.Tensor) -> list[torch.Tensor]:
+    """Share rows out into batches of like length that together are read soonest; on a GPU one batch is.
+
+    Args:
+        lengths: (B,) of what is read of each row.
+
+    Returns:
+        The numbers of each batch's rows; every row is in one batch.
+    """
+    order = lengths.argsort(stable=True)
+    if lengths.device.type != "cpu":
+        return [order]
+    return list(order.tensor_split(like_lengths(lengths[order].numpy())))
+
+
 def history_batches(asked: Asked, max_history: int, size: int, device: torch.device) -> Iterator[tuple[npt.NDArray[np.int64], Batch]]:
     """Yield the users who have a known history, those with histories of like length together.
 

@@ -9,7 +9,7 @@ from recmerge.lm.fused_loss import linear_cross_entropy
 from recmerge.rankers.sequential.batches import Batch
 from recmerge.rankers.sequential.purchases import COLD
 
-_TRIES = 3  # draws of a negative before one that was bought is given no weight
+_TRIES = 3  # draws of a negative before there is none
 
 
 def at_questions(expected: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -61,7 +61,7 @@ def full_softmax(expected: torch.Tensor, table: torch.Tensor, targets: torch.Ten
 def softmax_loss(expected: torch.Tensor, table: torch.Tensor, targets: torch.Tensor, n_negatives: int = 0) -> torch.Tensor:
     """Return the mean cross-entropy over the catalogue, or an estimate of it from items drawn uniformly, the same for all questions.
 
-    A drawn item's share of the sum stands for I / n items; one that is the answer is left out.
+    A drawn item's share of the sum stands for (I + 1) / n rows of the table; one that is the answer is left out.
 
     Args:
         expected: (N, D).
@@ -87,12 +87,12 @@ def drawn_softmax(expected: torch.Tensor, right: torch.Tensor, wrong: torch.Tens
         right: (N, D) vectors of the answers.
         wrong: (n, D) vectors of drawn items.
         is_answer: (N, n) True where a drawn item is the answer.
-        n_items: I.
+        n_items: I; the items were drawn from I + 1 rows, the cold one's among them.
 
     Returns:
         A scalar, nats.
     """
-    drawn = (expected @ wrong.T + math.log(n_items / len(wrong))).masked_fill(is_answer, -torch.inf)
+    drawn = (expected @ wrong.T + math.log((n_items + 1) / len(wrong))).masked_fill(is_answer, -torch.inf)
     scores = (expected * right).sum(-1)
     return (torch.logaddexp(scores, drawn.logsumexp(1)) - scores).mean()
 
@@ -106,7 +106,7 @@ def draw_negatives(n_items: int, n: int, history: torch.Tensor) -> torch.Tensor:
         history: (B, T) what the row holds, padding included.
 
     Returns:
-        (B, T, n) numbers; the cold item where every draw had been bought.
+        (B, T, n) numbers; the cold item, which is to be given no weight, where every draw had been bought.
     """
     drawn = torch.randint(1, n_items + 1, (*history.shape, n), device=history.device)
     held = history.sort(1).values
@@ -121,21 +121,37 @@ def draw_negatives(n_items: int, n: int, history: torch.Tensor) -> torch.Tensor:
     return drawn
 
 
+def last_places(rows: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
+    """Find where each row holds items.
+
+    Args:
+        rows: (B, T) numbers.
+        items: (K,) numbers.
+
+    Returns:
+        (B, K) the last place of the item in the row; -1: nowhere.
+    """
+    found = torch.full((len(rows), len(items)), -1, device=rows.device)
+    for place in range(rows.shape[1]):  # (B, T, K) at once would not fit where histories are long
+        found = found.masked_fill(rows[:, place, None] == items, place)
+    return found
+
+
 def binary_cross_entropy(right: torch.Tensor, wrong: torch.Tensor) -> torch.Tensor:
     """Return -log sigmoid(right) - log(1 - sigmoid(wrong)), each a mean.
 
     Args:
-        right: Scores of what was bought.
-        wrong: Scores of negatives.
+        right: (N,) scores of what was bought.
+        wrong: (M,) scores of negatives; of none, the mean is 0.
 
     Returns:
         A scalar.
     """
-    return functional.softplus(-right).mean() + functional.softplus(wrong).mean()
+    return functional.softplus(-right).mean() + functional.softplus(wrong).sum() / max(len(wrong), 1)
 
 
 def pair_loss(expected: torch.Tensor, table: torch.Tensor, batch: Batch) -> torch.Tensor:
-    """Return the binary cross-entropy of what was bought and, for each question, of one item that the row does not hold.
+    """Return the binary cross-entropy of what was bought and, for each question, of one item that the row does not hold, where there is one.
 
     Args:
         expected: (B, T, D).
@@ -147,7 +163,7 @@ def pair_loss(expected: torch.Tensor, table: torch.Tensor, batch: Batch) -> torc
     """
     asked = batch.targets > COLD
     drawn = draw_negatives(len(table) - 1, 1, batch.whole())[:, 1:, 0]
-    scores = [(expected[asked] * rows_of(table, numbers[asked])).sum(-1) for numbers in (batch.targets, drawn)]
+    scores = [(expected[places] * rows_of(table, numbers[places])).sum(-1) for numbers, places in ((batch.targets, asked), (drawn, asked & (drawn > COLD)))]
     return binary_cross_entropy(*scores)
 
 

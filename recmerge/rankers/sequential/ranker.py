@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -91,13 +91,14 @@ class TaughtRanker(Ranker):
         """
         return self.trained(model, purchases).facts()
 
-    def trained(self, model: SequentialModel, purchases: Purchases, epochs: int | None = None, **more: Any) -> Outcome:
+    def trained(self, model: SequentialModel, purchases: Purchases, epochs: int | None = None, *, judge_first: bool = False, **more: Any) -> Outcome:
         """Train by the settings' schedule, with validation; see `train` for what more can be given.
 
         Args:
             model: On its device.
             purchases: The domain's.
             epochs: At most; None: the settings'.
+            judge_first: See `Schedule`.
             **more: Passed on to `train`.
 
         Returns:
@@ -105,7 +106,8 @@ class TaughtRanker(Ranker):
         """
         rows = Rows(purchases, self.settings.max_history, every_place=model.every_place, device=device_of(model))
         asked = validation_questions(purchases, self.settings.eval_users)
-        return train(model, rows, self.settings.schedule(epochs), asked, seed=self.seed, say=self.say, **more)
+        schedule = replace(self.settings.schedule(epochs), judge_first=judge_first)
+        return train(model, rows, schedule, asked, seed=self.seed, say=self.say, **more)
 
     def teach_together(self, shops: Sequence[Purchases]) -> dict[str, torch.Tensor]:
         """Train what all domains of a set share, before each is learnt by itself; for a ranker that `learns_together`.

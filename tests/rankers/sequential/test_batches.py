@@ -6,7 +6,7 @@ import torch
 from sequences import purchases
 
 from recmerge.rankers.sequential import batches
-from recmerge.rankers.sequential.batches import Batch, Rows, history_batches, like_lengths
+from recmerge.rankers.sequential.batches import Batch, Rows, history_batches, like_lengths, like_rows
 from recmerge.rankers.sequential.purchases import Asked
 
 CPU = torch.device("cpu")
@@ -113,6 +113,12 @@ def test_like_lengths_are_the_best_of_all_cuts(fewest: int, monkeypatch: pytest.
     found = like_lengths(lengths, fewest)
     assert cost(tuple(found)) == min(map(cost, every))
     assert len(found) > 0
+
+
+def test_rows_of_like_length_and_each_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batches, "_PART", 1)
+    assert [rows.tolist() for rows in like_rows(torch.tensor([5, 1, 5, 2, 1]))] == [[1, 4], [3], [0, 2]]
+    assert [rows.tolist() for rows in like_rows(torch.tensor([3]))] == [[0]]
 
 
 def test_no_batch_has_too_few_rows() -> None:

@@ -73,13 +73,12 @@ def test_pairs_by_hand() -> None:
     torch.manual_seed(1)
     sequences = [softplus(-0.5 * 2), softplus(1.0 * 3), softplus(-7.0 * 2), softplus(-2.0 * 1)]
     against = [0.5 * 5, -1.0 * 5, 7.0 * 5, 2.0 * 5]
-    cold = [0.5 * 9, -1.0 * 9, 7.0 * 9, 2.0 * 9]
     torch.manual_seed(1)
     drawn = draw_negatives(4, 1, asked.whole())[:, 1:, 0].flatten().tolist()
     torch.manual_seed(1)
-    wrong = [softplus(a if n == 4 else c) for a, c, n in zip(against, cold, drawn, strict=True)]
-    assert 4 in drawn
-    assert float(pair_loss(expected, table, asked)) == pytest.approx(sum(sequences) / 4 + sum(wrong) / 4)
+    wrong = [softplus(a) for a, n in zip(against, drawn, strict=True) if n == 4]
+    assert 0 < len(wrong) < 4  # where three draws had been bought, there is no negative
+    assert float(pair_loss(expected, table, asked)) == pytest.approx(sum(sequences) / 4 + sum(wrong) / len(wrong))
 
 
 def softplus(x: float) -> float:

@@ -107,6 +107,16 @@ def test_a_model_that_gets_worse_is_restored_to_its_first_epoch() -> None:
     assert float(model.number.detach()) == pytest.approx(0.1, rel=1e-3)
 
 
+def test_what_came_is_kept_where_training_only_makes_it_worse() -> None:
+    model, begun = Slope(start=0.05, direction=-1), []
+    outcome = train(model, rows(), replace(SCHEDULE, judge_first=True), asked(), seed=1, before_epoch=lambda: begun.append(float(model.number.detach())))
+    assert (outcome.best_epoch, outcome.epochs, outcome.best) == (0, 3, 1)
+    assert float(model.number.detach()) == pytest.approx(0.05)
+    assert (outcome.curve[0]["epoch"], outcome.curve[0]["loss"]) == (0, None)
+    assert begun[0] == begun[1] == pytest.approx(0.05)
+    assert run(Slope(), epochs=1, judge_first=True).best_epoch == 1  # nobody to ask
+
+
 def test_patience_counts_evaluations() -> None:
     assert run(Slope(start=1.0), asked(), patience=2, eval_every=3).epochs == 9
 
