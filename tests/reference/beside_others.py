@@ -1,5 +1,5 @@
-"""SASRec and BERT4Rec beside RecTools, SASRec and GRU4Rec beside RecBole: the same events, split, width and number of passes, the whole catalogue ranked, three
-seeds; and the time of a pass.
+"""SASRec and BERT4Rec beside RecTools, all three beside RecBole: the same events, split, width and number of passes, the whole catalogue ranked, three seeds;
+and the time of a pass.
 
 usage: beside_others.py DOMAIN_FOLDER [--rectools PYTHON] [--recbole PYTHON] [--users N] [--asked N] [--epochs N] [--seeds 1,2,3]
                        [--models sasrec,bert4rec,gru4rec]
@@ -22,10 +22,11 @@ from pathlib import Path
 from typing import Any
 
 WIDTH, BLOCKS, HEADS, DROPOUT, LENGTH, BATCH, RATE, K = 64, 2, 2, 0.2, 20, 128, 1e-3, 10
+BESIDE = "beside-"
 HIDDEN, DROPOUT_READ = 128, 0.3  # of GRU4Rec
 PREFIXES = 512  # a batch where every beginning of a history is a row of its own: those of some 128 users
-SIDES = {"sasrec": ("rectools", "recbole"), "bert4rec": ("rectools",), "gru4rec": ("recbole",)}
-ROWS = {"rectools": "buyers", "recbole": "purchases"}  # what each makes a row of; ours is told to do the same
+SIDES = {"sasrec": ("rectools", "recbole"), "bert4rec": ("rectools", "recbole"), "gru4rec": ("recbole",)}
+HIDES = {"rectools": {"mask_ratio": 0.15, "last_ratio": 0.0}, "recbole": {"mask_ratio": 0.2, "last_ratio": 0.5}}  # of BERT4Rec, each by default
 
 
 def write_events(folder: Path, out: Path, n_users: int | None, n_asked: int | None) -> None:
@@ -65,8 +66,8 @@ def histories(path: Path) -> dict[str, list[str]]:
     return found
 
 
-def ours(model: str, folder: Path, seed: int, epochs: int, rows_of: str) -> dict[str, float]:
-    """Train and ask this project's ranker, with buyers or purchases as rows."""
+def ours(model: str, folder: Path, seed: int, epochs: int, beside: str) -> dict[str, float]:
+    """Train and ask this project's ranker, with what the other one makes rows of: RecTools of buyers, RecBole, but for BERT4Rec, of purchases."""
     import numpy as np
     import polars as pl
 
@@ -81,9 +82,11 @@ def ours(model: str, folder: Path, seed: int, epochs: int, rows_of: str) -> dict
     domain = Domain("parity", "clean", catalogue, events, train.select("user_id").unique(), pl.DataFrame(), asked)
     attentive = {"blocks": BLOCKS, "heads": HEADS, "inner": 4 * WIDTH, "dropout": DROPOUT}
     same = {"hidden": HIDDEN, "layers": 1, "dropout": DROPOUT_READ} if model == "gru4rec" else attentive
-    if rows_of == "purchases":
-        same |= {"rows": rows_of, "batch_size": PREFIXES}
     how = {"max_history": LENGTH, "batch_size": BATCH, "learning_rate": RATE, "epochs": epochs, "negatives": 0, "eval_every": epochs}
+    if model == "bert4rec":
+        how |= HIDES[beside]
+    elif beside == "recbole":
+        how |= {"rows": "purchases", "batch_size": PREFIXES}
     ranker = new_ranker(model, seed=seed, settings={"width": WIDTH, **how, **same})
     begin = time.perf_counter()
     ranker.fit(domain)
@@ -129,10 +132,13 @@ def rectools(model: str, folder: Path, seed: int, epochs: int) -> dict[str, floa
     return {"ndcg": ndcg(places), "seconds": seconds, "users": len(places)}
 
 
-def write_prefixes(folder: Path, out: Path) -> None:
-    """Write RecBole's files: every beginning of a training history with what came next, and every test question."""
+def write_rows(folder: Path, out: Path, *, whole: bool) -> None:
+    """Write RecBole's files: every beginning of a training history with what came next, or whole histories, and every test question."""
     taught, known = histories(folder / "train.csv"), histories(folder / "known.csv")
-    next_of = [(user, bought[max(0, i - LENGTH) : i], bought[i]) for user, bought in taught.items() for i in range(1, len(bought))]
+    if whole:
+        next_of = [(user, bought[-LENGTH - 1 :], bought[-1]) for user, bought in taught.items() if len(bought) > 1]
+    else:
+        next_of = [(user, bought[max(0, i - LENGTH) : i], bought[i]) for user, bought in taught.items() for i in range(1, len(bought))]
     questions = [(r["user_id"], known[r["user_id"]][-LENGTH:], r["item_id"]) for r in rows(folder / "test.csv")]
     out.mkdir()
     for name, listed in (("train", next_of), ("valid", questions[:1]), ("test", questions)):
@@ -149,15 +155,22 @@ def recbole(model: str, folder: Path, seed: int, epochs: int) -> dict[str, float
     from recbole.utils import get_model, get_trainer, init_seed  # type: ignore[import-not-found]
 
     with tempfile.TemporaryDirectory() as place:
-        write_prefixes(folder, Path(place) / "parity")
+        is_filler = model == "bert4rec"  # learns from lists alone, whatever comes next
+        write_rows(folder, Path(place) / "parity", whole=is_filler)
         attentive = {"n_layers": BLOCKS, "n_heads": HEADS, "hidden_size": WIDTH, "inner_size": 4 * WIDTH, "hidden_dropout_prob": DROPOUT}
         recurrent = {"embedding_size": WIDTH, "hidden_size": HIDDEN, "num_layers": 1, "dropout_prob": DROPOUT_READ}
         sizes = recurrent if model == "gru4rec" else {**attentive, "attn_dropout_prob": DROPOUT}
-        how = {"loss_type": "CE", "train_neg_sample_args": None, "train_batch_size": PREFIXES, "learning_rate": RATE}
+        how = {"loss_type": "CE", "train_neg_sample_args": None, "train_batch_size": BATCH if is_filler else PREFIXES, "learning_rate": RATE}
         how |= {"epochs": epochs, "seed": seed, "eval_step": 0}
         files = {"data_path": place, "benchmark_filename": ["train", "valid", "test"], "load_col": {"inter": ["user_id", "item_id_list", "item_id"]}}
-        lists = {"alias_of_item_id": ["item_id_list"], "MAX_ITEM_LIST_LENGTH": LENGTH, "use_gpu": False, "show_progress": False, "checkpoint_dir": place}
-        name = {"gru4rec": "GRU4Rec", "sasrec": "SASRec"}[model]
+        lists = {
+            "alias_of_item_id": ["item_id_list"],
+            "MAX_ITEM_LIST_LENGTH": LENGTH + is_filler,
+            "use_gpu": False,
+            "show_progress": False,
+            "checkpoint_dir": place,
+        }
+        name = {"gru4rec": "GRU4Rec", "sasrec": "SASRec", "bert4rec": "BERT4Rec"}[model]
         config = Config(model=name, dataset="parity", config_dict={**sizes, **how, **files, **lists})
         init_seed(seed, True)
         data = create_dataset(config)
@@ -171,8 +184,8 @@ def recbole(model: str, folder: Path, seed: int, epochs: int) -> dict[str, float
         found.eval()
         for row in test:
             history = known[row["user_id"]]
-            read = torch.tensor([[data.token2id("item_id", item) for item in history[-LENGTH:]]])
-            seen = torch.nn.functional.pad(read, (0, LENGTH - read.shape[1]))
+            read = torch.tensor([[0] * is_filler + [data.token2id("item_id", item) for item in history[-LENGTH:]]])  # BERT4Rec drops what stands first
+            seen = torch.nn.functional.pad(read, (0, LENGTH + is_filler - read.shape[1]))
             with torch.no_grad():
                 scores = found.full_sort_predict({"item_id_list": seen, "item_length": torch.tensor([read.shape[1]])})[0]
             scores[[0, *(data.token2id("item_id", i) for i in history if i != row["item_id"])]] = -torch.inf
@@ -200,6 +213,7 @@ def compared(model: str, other: str, mine: list[dict[str, float]], others: list[
     allowed = max(0.05 * means[1], 2 * math.sqrt(sum(errors)))
     seconds = [min(run["seconds"] for run in runs) / epochs for runs in (mine, others)]
     word = "agrees" if abs(means[0] - means[1]) <= allowed else "better" if means[0] > means[1] else "WORSE"
+    word = word if len(mine) > 1 else "one seed says nothing of that"
     return (
         f"{model}: NDCG@{K} {means[0]:.4f}, {other} {means[1]:.4f}; {means[0] - means[1]:+.4f}, allowed {allowed:.4f}: {word}; "
         f"a pass {seconds[0]:.2f} s, {other} {seconds[1]:.2f} s ({seconds[1] / seconds[0]:.1f} times) "
@@ -221,20 +235,20 @@ def main() -> None:
     asked = parser.parse_args()
     if asked.side:
         side, model, seed, epochs = asked.side
-        run = {"rectools": rectools, "recbole": recbole}.get(side) or partial(ours, rows_of=side)
+        run = {"rectools": rectools, "recbole": recbole}.get(side) or partial(ours, beside=side.removeprefix(BESIDE))
         print(json.dumps(run(model, asked.folder, int(seed), int(epochs))))
         return
-    pythons = dict.fromkeys(ROWS.values(), sys.executable) | {"rectools": asked.rectools, "recbole": asked.recbole}
+    pythons = {"rectools": asked.rectools, "recbole": asked.recbole}
     with tempfile.TemporaryDirectory() as place:
         write_events(asked.folder, Path(place), asked.users, asked.asked)
 
         def runs(side: str, model: str) -> list[dict[str, float]]:
-            return [one(pythons[side], side, model, Path(place), int(seed), asked.epochs) for seed in asked.seeds.split(",")]
+            return [one(pythons.get(side, sys.executable), side, model, Path(place), int(seed), asked.epochs) for seed in asked.seeds.split(",")]
 
         for model in asked.models.split(","):
             others = [side for side in SIDES[model] if pythons[side]]
             for side in others:
-                print(compared(model, side, runs(ROWS[side], model), runs(side, model), asked.epochs), flush=True)
+                print(compared(model, side, runs(f"{BESIDE}{side}", model), runs(side, model), asked.epochs), flush=True)
 
 
 if __name__ == "__main__":
