@@ -173,3 +173,20 @@ def test_done_cells_are_counted_from_the_inputs_on(workspace: Workspace):
     previews = Previews()
     assert count_done(diamond(), previews, workspace) == 3
     assert previews.asked == ["build a", "build b", "train a", "train b", "infer a"]
+
+
+def test_what_another_ablation_makes_meanwhile_is_not_taken_for_ours(workspace: Workspace):
+    """The name stood for our version when it was made, and stands for another's when it is used."""
+
+    class Beside(FakeCommands):
+        def __call__(self, words: list[str], label: str) -> dict[str, Any]:
+            stage, name = label.split(" ")
+            if stage == "infer":
+                complete(workspace, name, "infer")
+            if label == "infer m":
+                complete(workspace, "a", "infer")
+            return super().__call__(words, label)
+
+    run = Beside()
+    run_local(diamond(), run, workspace, SilentReporter())
+    assert run.asked[-1] == "eval a@v001 b m --baseline b"

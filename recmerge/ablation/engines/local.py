@@ -60,7 +60,6 @@ class _Job:
     def __init__(self, graph: Graph, run_cell: RunCell, workspace: Workspace, reporter: Reporter) -> None:
         self.graph, self.run_cell, self.workspace, self.reporter = graph, run_cell, workspace, reporter
         self.outcomes = {cell.key: Outcome() for cell in graph}
-        self.refs: dict[str, str] = {}
         self._seen = 0
 
     def settled(self, cell: Cell) -> bool:
@@ -73,7 +72,10 @@ class _Job:
         lacking = [key for key in cell.needs if not self.outcomes[key].complete]
         if cell.wants and not any(self.outcomes[key].complete for key in cell.wants):
             lacking.append(cell.wants[0])
-        outcome.words = cell.words(self.refs)
+        complete = [key for key in cell.inputs if self.outcomes[key].complete]
+        outcome.words = cell.words(
+            {key: reference(self.workspace, self.outcomes[key].result) for key in complete}
+        )  # now: another ablation may have made newer ones
         self._seen += 1
         if lacking:
             outcome.state, outcome.error = "skipped", f"'{lacking[0]}' {self.outcomes[lacking[0]].state}"
@@ -103,7 +105,6 @@ class _Job:
             return
         outcome.state = "already done" if result.get("already_done") else "done"
         outcome.result = result
-        self.refs[cell.key] = reference(self.workspace, result)
 
 
 def _timed(work: Callable[[Cell], dict[str, Any]], cell: Cell) -> "tuple[dict[str, Any] | RecmergeError, float]":
