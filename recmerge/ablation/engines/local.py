@@ -73,9 +73,8 @@ class _Job:
         if cell.wants and not any(self.outcomes[key].complete for key in cell.wants):
             lacking.append(cell.wants[0])
         complete = [key for key in cell.inputs if self.outcomes[key].complete]
-        outcome.words = cell.words(
-            {key: reference(self.workspace, self.outcomes[key].result) for key in complete}
-        )  # now: another ablation may have made newer ones
+        refs = {key: reference(self.workspace, self.outcomes[key].result) for key in complete}  # as of now: another ablation may have made newer ones
+        outcome.words = cell.words(refs)
         self._seen += 1
         if lacking:
             outcome.state, outcome.error = "skipped", f"'{lacking[0]}' {self.outcomes[lacking[0]].state}"
