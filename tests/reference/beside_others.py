@@ -181,6 +181,7 @@ def recbole(model: str, folder: Path, seed: int, epochs: int) -> dict[str, float
         get_trainer(config["MODEL_TYPE"], name)(config, found).fit(train, None, verbose=False, saved=False, show_progress=False)
         seconds = time.perf_counter() - begin
         known, test, places = histories(folder / "known.csv"), rows(folder / "test.csv"), list[int]()
+        listed = set(data.field2id_token["item_id"])
         found.eval()
         for row in test:
             history = known[row["user_id"]]
@@ -188,7 +189,8 @@ def recbole(model: str, folder: Path, seed: int, epochs: int) -> dict[str, float
             seen = torch.nn.functional.pad(read, (0, LENGTH + is_filler - read.shape[1]))
             with torch.no_grad():
                 scores = found.full_sort_predict({"item_id_list": seen, "item_length": torch.tensor([read.shape[1]])})[0]
-            scores[[0, *(data.token2id("item_id", i) for i in history if i != row["item_id"])]] = -torch.inf
+            bought = [i for i in history if i in listed and i != row["item_id"]]  # the oldest purchases of long histories are in no row
+            scores[[0, *(data.token2id("item_id", i) for i in bought)]] = -torch.inf
             place = int((scores > scores[data.token2id("item_id", row["item_id"])]).sum())
             places.append(place if place < K and row["item_id"] not in history else -1)
     return {"ndcg": ndcg(places), "seconds": seconds, "users": len(places)}
