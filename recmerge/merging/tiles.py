@@ -35,7 +35,8 @@ def gram(tall: NDArray[np.floating[Any]], quick: bool = False) -> Matrix:
 
     Args:
         tall: (n, b), of any float type and memory order, with b small.
-        quick: Multiply blocks of a thousand rows in float32, to about 1e-7 of |x| |y|, unless there is only one or squares leave its range.
+        quick: Multiply blocks of a thousand rows in float32, to about 1e-6 of |x| |y|, unless there is
+            only one or squares leave its range.
 
     Returns:
         (b, b).

@@ -17,7 +17,8 @@ def run_together(job: TrainJob, run: Callable[[Callable[[Run], None]], Done], wo
     """Train as one of several processes.
 
     The first process opens the run and tells the others its folder; where there is nothing to do, or it fails
-    before training begins, it tells them that.
+    before training begins, it tells them that. All leave the group before they end: torch aborts a process whose
+    threads still serve it at exit.
 
     Args:
         job: What to train.
@@ -28,11 +29,19 @@ def run_together(job: TrainJob, run: Callable[[Callable[[Run], None]], Done], wo
         The finished run in the first process, None in the others.
     """
     state = PartialState(cpu=pick_device(job.config.device).type == "cpu")
-    if not state.is_main_process:
+    try:
+        if state.is_main_process:
+            return _lead(job, run)
         folder = _broadcast(None)
         if folder is not None:
             join_training(job, folder, workspace)
         return None
+    finally:
+        state.destroy_process_group()
+
+
+def _lead(job: TrainJob, run: Callable[[Callable[[Run], None]], Done]) -> Done:
+    """Do the first process's part."""
     told = False
 
     def work(opened: Run) -> None:
