@@ -28,7 +28,6 @@ def ablate(
 ) -> None:
     """Run a grid of systems, targets, seeds and settings; what is done already is not done again."""
     from recmerge.ablation.engines import ENGINES
-    from recmerge.ablation.engines.local import count_done
 
     if engine not in ENGINES:
         raise UsageError(unknown_name("engine", engine, ENGINES), fix="leave --engine out")
@@ -37,18 +36,7 @@ def ablate(
     common.config_ref = file or common.config_ref
     config, graph = load_graph(common)
     if common.dry_run:
-        import shlex
-
-        from recmerge.cli.cells import InProcess
-
-        done = count_done(graph, InProcess(common.workspace.root, quiet=True), common.workspace)
-        commands = [shlex.join(["recmerge", *words]) for words in graph.commands()]
-        if common.as_json:
-            emit_json({"cells": graph.counts(), "done": done, "commands": commands})
-        else:
-            counts = ", ".join(f"{n} {kind}" for kind, n in graph.counts().items())
-            emit("\n".join([*commands, f"# {len(graph)} commands ({counts}), {done} already done"]))
-        return
+        return preview(common, graph)
     swept = run_graph(common, config, graph, engine, jobs)
     show(common, swept)
     if publish is not None:
@@ -57,6 +45,7 @@ def ablate(
         common.reporter.say(publish_figures(swept, graph, publish))
     common.finish(swept.done, "recmerge runs list", **summary(swept))
     swept.check()
+    return None
 
 
 def load_graph(common: Common) -> "tuple[AblateConfig, Graph]":
@@ -79,6 +68,26 @@ def load_graph(common: Common) -> "tuple[AblateConfig, Graph]":
         raise UsageError("give the ablation's FILE", fix=f"a YAML file or one of: {', '.join(shipped_names('ablate'))}")
     config = common.load(AblateConfig, "ablate", {"name": common.name})
     return config, plan_graph(config, find_config("ablate", common.config_ref).resolve().parent)
+
+
+def preview(common: Common, graph: "Graph") -> None:
+    """Answer `--dry-run`: every command, how many of each kind, and how many are done.
+
+    Args:
+        common: The call's shared options.
+        graph: The cells.
+    """
+    import shlex
+
+    from recmerge.ablation.engines.local import count_done
+    from recmerge.cli.cells import InProcess
+
+    done = count_done(graph, InProcess(common.workspace.root, quiet=True), common.workspace)
+    commands = [shlex.join(["recmerge", *words]) for words in graph.commands()]
+    if common.as_json:
+        return emit_json({"cells": graph.counts(), "done": done, "commands": commands})
+    counts = ", ".join(f"{n} {kind}" for kind, n in graph.counts().items())
+    return emit("\n".join([*commands, f"# {len(graph)} commands ({counts}), {done} already done"]))
 
 
 def run_graph(common: Common, config: "AblateConfig", graph: "Graph", engine: str = "local", jobs: int = 1) -> "Swept":

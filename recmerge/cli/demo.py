@@ -16,9 +16,10 @@ def demo(
     common: Common,
     out: Annotated[Path, typer.Option("--out", help="The workspace that is made: data/, runs/ and report.html.")] = Path("demo"),
     full: Annotated[bool, typer.Option("--full", help="Also the single sources, their plain average, and one adapter on all data.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print every command of it; write nothing.")] = False,
 ) -> None:
     """Build, train, merge, rank and evaluate the bundled sample, offline; every command is shown as it runs."""
-    from recmerge.cli.ablate import load_graph, run_graph, show, summary
+    from recmerge.cli.ablate import load_graph, preview, run_graph, show, summary
     from recmerge.names import REPORT_FILE
     from recmerge.runs.directory import write_text
 
@@ -30,6 +31,8 @@ def demo(
         raise UsageError(f"--out {out} is not a folder", fix="give a folder, or none to use ./demo")
     common.config_ref = "demo_full" if full else "demo"
     config, graph = load_graph(common)
+    if dry_run:
+        return preview(common, graph)
     common.reporter.say(f"{len(graph)} commands in {common.workspace.root}; interrupted, the same command goes on where it stopped")
     swept = run_graph(common, config, graph)
     show(common, swept)
@@ -38,3 +41,4 @@ def demo(
     common.reporter.say(f"open {report}")
     common.finish(swept.done, f"recmerge runs lineage sports-weaverec --stage infer --workspace {out}", **{**summary(swept), "report": str(report)})
     swept.check()
+    return None

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from recmerge.lm.base import find, load_tokenizer
 from recmerge.lm.encoding import Encoder, PromptSettings
-from recmerge.rankers.sequential.batches import Batch, like_rows
+from recmerge.rankers.sequential.batches import Batch, read_alike
 from recmerge.rankers.sequential.losses import full_softmax, info_nce
 from recmerge.rankers.sequential.model import SequentialModel
 from recmerge.rankers.sequential.purchases import COLD, Purchases
@@ -113,16 +113,18 @@ class RecFormerModel(SequentialModel):
         Returns:
             (B, D) what each row says together; (N, D) states of the hidden words; (N,) these words.
         """
-        firsts, states, guessed = [], [words.new_empty(0, self.settings.width, dtype=torch.float32)], [words[:0, 0]]
-        lengths = (words >= 0).sum(1)
-        for rows in (cuts := like_rows(lengths)):
-            cut = (rows, slice(0, max(int(lengths[rows].max()), 1)))
+        states, guessed = [words.new_empty(0, self.settings.width, dtype=torch.float32)], [words[:0, 0]]
+
+        def read(rows: torch.Tensor, longest: int) -> torch.Tensor:
+            cut = (rows, slice(0, longest))
             found = self.read_words(words[cut], kinds[cut], places[cut], None if shown is None else shown[cut])
-            firsts.append(found[:, 0])
             if hidden is not None:
                 states.append(found[:, 1:][hidden[cut]])
                 guessed.append(words[cut][hidden[cut]])
-        return torch.cat(firsts)[torch.cat(cuts).argsort()], torch.cat(states), torch.cat(guessed)
+            return found[:, 0]
+
+        firsts = read_alike((words >= 0).sum(1), read)
+        return firsts, torch.cat(states), torch.cat(guessed)
 
     def scored(self) -> torch.Tensor:
         """Return (I + 1, D) of length 1."""

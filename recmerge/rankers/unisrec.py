@@ -79,8 +79,8 @@ class AdaptedTitles(TitledItems):
     vectors: torch.Tensor
 
     def __init__(self, sizes: Mapping[str, int], settings: UniSRecSettings, *, transductive: bool) -> None:
-        super().__init__()
         n_items, features, s = sizes["n_items"], sizes["n_features"], settings
+        super().__init__(n_items)
         self.register_buffer("vectors", torch.zeros(n_items + 1, features, dtype=torch.float16))
         self.adaptor = MixtureAdaptor(features, s.width, s.experts, s.adaptor_dropout)
         self.cold = nn.Parameter(torch.randn(s.width) * 0.02)
@@ -95,10 +95,6 @@ class AdaptedTitles(TitledItems):
         known = self.vectors[items].float() * self.vectors.shape[1] ** 0.5
         found = torch.where((items > COLD)[:, None], self.adaptor(known), self.cold)
         return found if self.ids is None else found + self.ids[items]
-
-    def table(self) -> torch.Tensor:
-        """Return (I + 1, D)."""
-        return self.of(torch.arange(len(self.vectors), device=self.vectors.device))
 
 
 class UniSRecModel(TransferModel):
@@ -116,19 +112,19 @@ class UniSRecModel(TransferModel):
     def __init__(self, sizes: Mapping[str, int], settings: UniSRecSettings, *, changed: int = 0, transductive: bool = False) -> None:
         s = settings
         encoder = TransformerEncoder(s.width, s.blocks, s.heads, s.inner, s.dropout, s.max_history)
-        super().__init__(AdaptedTitles(sizes, s, transductive=transductive), encoder, sizes["n_items"], s)
+        super().__init__(AdaptedTitles(sizes, s, transductive=transductive), encoder, s)
         self.sequence_weight, self.drop, self.changed = s.sequence_weight, s.drop, changed
 
     def transfer_loss(self, batch: Batch) -> torch.Tensor:
         """Return how hard it is to tell a question's item from those of other questions, and a changed sequence's own one from others."""
-        items = self.changed_items(batch.items) if self.sequence_weight else batch.items[:0]
-        vectors, (read, right, changed) = self.items.once(batch.items, batch.targets, items)
+        changed = [self.changed_items(batch.items)] if self.sequence_weight else []
+        vectors, (read, right, *of_changed) = self.items.once(batch.items, batch.targets, *changed)
         found, asked = self.expected(batch.items, vectors, read), some_asked(batch.targets)
         loss = info_nce(found[asked], functional.embedding(right[asked], vectors), self.temperature, batch.targets[asked])
-        if not self.sequence_weight:
-            return loss
-        again = self.expected(items, vectors, changed)[:, -1]
-        return loss + self.sequence_weight * info_nce(found[:, -1], again, self.temperature, batch.targets[:, -1])
+        for items, places in zip(changed, of_changed, strict=True):
+            again = self.expected(items, vectors, places)[:, -1]
+            loss = loss + self.sequence_weight * info_nce(found[:, -1], again, self.temperature, batch.targets[:, -1])
+        return loss
 
     def changed_items(self, items: torch.Tensor) -> torch.Tensor:
         """Return (B, T) sequences that lack purchases, or for a few rows purchases some of whose titles lack words."""

@@ -53,7 +53,7 @@ class CodedItems(TitledItems):
     codes: torch.Tensor
 
     def __init__(self, n_items: int, digits: int, values: int, width: int) -> None:
-        super().__init__()
+        super().__init__(n_items)
         self.register_buffer("codes", torch.zeros(n_items + 1, digits, dtype=torch.uint8))
         self.embedding = nn.Parameter(torch.randn(digits, values, width) * 0.02)
         self.cold = nn.Parameter(torch.randn(width) * 0.02)
@@ -77,10 +77,6 @@ class CodedItems(TitledItems):
     def of(self, items: torch.Tensor) -> torch.Tensor:
         """Return (N, D) vectors of (N,) numbers."""
         return torch.where((items > COLD)[:, None], self.coded(self.codes[items]), self.cold)
-
-    def table(self) -> torch.Tensor:
-        """Return (I + 1, D)."""
-        return torch.cat([self.cold[None], self.coded(self.codes[1:])])
 
     def settle(self) -> None:
         """Give every value the embedding of the place it has learnt to take, no place to two of them."""
@@ -126,7 +122,7 @@ class VqRecModel(TransferModel):
     def __init__(self, n_items: int, settings: VqRecSettings) -> None:
         s = settings
         encoder = TransformerEncoder(s.width, s.blocks, s.heads, s.inner, s.dropout, s.max_history)
-        super().__init__(CodedItems(n_items, s.digits, 2**s.bits, s.width), encoder, n_items, s)
+        super().__init__(CodedItems(n_items, s.digits, 2**s.bits, s.width), encoder, s)
         self.replaced = s.replaced
 
     def half_made(self, items: torch.Tensor) -> torch.Tensor:

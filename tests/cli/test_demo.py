@@ -55,6 +55,19 @@ def test_the_demo_makes_a_workspace_and_a_report(small_demo: None, workspace: Wo
     assert document["report"] == str(root / "report.html")
 
 
+def test_a_dry_run_names_every_command_and_writes_nothing(small_demo: None, workspace: Workspace, cli: Any):
+    code, out, _ = cli("demo", "--dry-run")
+    assert code == 0
+    assert out.splitlines()[0] == "recmerge data build sports --config sample"
+    assert out.splitlines()[-1] == "# 4 commands (1 build, 0 mix, 0 train, 0 merge, 2 infer, 1 eval), 0 already done"
+    assert list(workspace.root.iterdir()) == []
+
+    assert cli("demo", "--out", "shop")[0] == 0
+    code, out, _ = cli("demo", "--out", "shop", "--dry-run", "--json")
+    assert code == 0
+    assert json.loads(out)["done"] == 4
+
+
 def test_popularity_is_no_random_order(small_demo: None, workspace: Workspace, cli: Any):
     code, out, _ = cli("demo", "--json", "--set-nothing")
     assert code == 2

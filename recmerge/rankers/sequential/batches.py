@@ -1,6 +1,6 @@
 """Batches of purchases in their order, padded on the left; what a step learns from is mixed, and read in parts of like length."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -124,19 +124,20 @@ def like_lengths(lengths: npt.NDArray[np.int64], fewest: int = 1) -> list[int]:
     return begins[::-1]
 
 
-def like_rows(lengths: torch.Tensor) -> list[torch.Tensor]:
-    """Share rows out into batches of like length that together are read soonest; on a GPU one batch is.
+def read_alike(lengths: torch.Tensor, read: Callable[[torch.Tensor, int], torch.Tensor]) -> torch.Tensor:
+    """Read rows in batches of like length that together are read soonest; on a GPU one batch is.
 
     Args:
-        lengths: (B,) of what is read of each row.
+        lengths: (B,) of what there is to read of each row.
+        read: Reads some rows, by their (b,) numbers, to the length of the longest, which is at least 1; returns (b, ...).
 
     Returns:
-        The numbers of each batch's rows; every row is in one batch.
+        (B, ...) what was read, in the order of the rows.
     """
     order = lengths.argsort(stable=True)
-    if lengths.device.type != "cpu":
-        return [order]
-    return list(order.tensor_split(like_lengths(lengths[order].numpy())))
+    cuts = like_lengths(lengths[order].numpy()) if lengths.device.type == "cpu" else []
+    parts = [read(rows, max(int(lengths[rows].max()), 1)) for rows in order.tensor_split(cuts)]
+    return torch.cat(parts)[order.argsort()]
 
 
 def history_batches(asked: Asked, max_history: int, size: int, device: torch.device) -> Iterator[tuple[npt.NDArray[np.int64], Batch]]:

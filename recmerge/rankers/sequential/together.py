@@ -12,7 +12,7 @@ from torch.nn import functional
 from recmerge.lm.device import pick_device
 from recmerge.rankers.protocol import RankerSettings
 from recmerge.rankers.sentence_encoder import READER_NEEDS
-from recmerge.rankers.sequential.batches import Batch, Rows, like_rows
+from recmerge.rankers.sequential.batches import Batch, Rows, read_alike
 from recmerge.rankers.sequential.losses import drawn_softmax, full_softmax
 from recmerge.rankers.sequential.model import ItemRepresentation, SequenceEncoder, SequentialModel
 from recmerge.rankers.sequential.purchases import COLD, Purchases, mix
@@ -129,15 +129,23 @@ class TransferSettings(SoftmaxSettings, TogetherSettings):
 
 
 class TitledItems(ItemRepresentation):
-    """Items whose vectors are made of what is known from their titles, at a cost worth sparing."""
+    """Items whose vectors are made of what is known from their titles, at a cost worth sparing.
+
+    Args:
+        n_items: I.
+    """
+
+    def __init__(self, n_items: int) -> None:
+        super().__init__()
+        self.n_items = n_items
 
     @abstractmethod
     def of(self, items: torch.Tensor) -> torch.Tensor:
         """Return (N, D) vectors of (N,) numbers."""
 
-    @abstractmethod
     def table(self) -> torch.Tensor:
         """Return (I + 1, D)."""
+        return self.of(torch.arange(self.n_items + 1, device=next(self.parameters()).device))
 
     def once(self, *items: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
         """Make each item's vector once.
@@ -166,17 +174,16 @@ class TransferModel(SequentialModel):
     Args:
         items: The representation.
         encoder: The encoder.
-        n_items: I.
         settings: The ranker's.
     """
 
     items: TitledItems
     fewest = None
 
-    def __init__(self, items: TitledItems, encoder: SequenceEncoder, n_items: int, settings: TransferSettings) -> None:
+    def __init__(self, items: TitledItems, encoder: SequenceEncoder, settings: TransferSettings) -> None:
         super().__init__(items, encoder)
-        self.n_items, self.temperature = n_items, settings.temperature
-        self.n_negatives = settings.negatives if settings.negatives < n_items else 0
+        self.temperature = settings.temperature
+        self.n_negatives = settings.negatives if settings.negatives < items.n_items else 0
 
     def expectations(self, batch: Batch) -> torch.Tensor:
         """Return (B, T, D) of length 1."""
@@ -194,12 +201,12 @@ class TransferModel(SequentialModel):
         Returns:
             (B, T, D) of length 1; what stands in places of padding means nothing.
         """
-        lengths, parts = (items > COLD).sum(1), []
-        for rows in (cuts := like_rows(lengths)):
-            width = max(int(lengths[rows].max()), 1)
+
+        def read(rows: torch.Tensor, width: int) -> torch.Tensor:
             found = self.encoder(functional.embedding(places[rows, -width:], vectors), items[rows, -width:] > COLD)
-            parts.append(functional.pad(found, (0, 0, items.shape[1] - width, 0)))
-        return functional.normalize(torch.cat(parts)[torch.cat(cuts).argsort()], dim=-1)
+            return functional.pad(found, (0, 0, items.shape[1] - width, 0))
+
+        return functional.normalize(read_alike((items > COLD).sum(1), read), dim=-1)
 
     def scored(self) -> torch.Tensor:
         """Return (I + 1, D) of length 1."""
@@ -213,11 +220,11 @@ class TransferModel(SequentialModel):
             table = self.items.table()
             found = self.expected(batch.items, table, batch.items)[asked]
             return full_softmax(found / self.temperature, functional.normalize(table, dim=-1), targets)
-        drawn = torch.randint(self.n_items + 1, (self.n_negatives,), device=targets.device)
+        drawn = torch.randint(self.items.n_items + 1, (self.n_negatives,), device=targets.device)
         vectors, (read, right, wrong) = self.items.once(batch.items, batch.targets, drawn)
         found, unit = self.expected(batch.items, vectors, read)[asked], functional.normalize(vectors, dim=-1)
         answers, others = (functional.embedding(places, unit) for places in (right[asked], wrong))
-        return drawn_softmax(found / self.temperature, answers, others, drawn[None, :] == targets[:, None], self.n_items)
+        return drawn_softmax(found / self.temperature, answers, others, drawn[None, :] == targets[:, None], self.items.n_items)
 
     @abstractmethod
     def transfer_loss(self, batch: Batch) -> torch.Tensor:

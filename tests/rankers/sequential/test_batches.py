@@ -6,7 +6,7 @@ import torch
 from sequences import purchases
 
 from recmerge.rankers.sequential import batches
-from recmerge.rankers.sequential.batches import Batch, Rows, history_batches, like_lengths, like_rows
+from recmerge.rankers.sequential.batches import Batch, Rows, history_batches, like_lengths, read_alike
 from recmerge.rankers.sequential.purchases import Asked
 
 CPU = torch.device("cpu")
@@ -117,8 +117,17 @@ def test_like_lengths_are_the_best_of_all_cuts(fewest: int, monkeypatch: pytest.
 
 def test_rows_of_like_length_and_each_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batches, "_PART", 1)
-    assert [rows.tolist() for rows in like_rows(torch.tensor([5, 1, 5, 2, 1]))] == [[1, 4], [3], [0, 2]]
-    assert [rows.tolist() for rows in like_rows(torch.tensor([3]))] == [[0]]
+    asked: list[tuple[list[int], int]] = []
+
+    def read(rows: torch.Tensor, longest: int) -> torch.Tensor:
+        asked.append((rows.tolist(), longest))
+        return 10 * rows[:, None]
+
+    assert read_alike(torch.tensor([5, 2, 5, 0, 2]), read).tolist() == [[0], [10], [20], [30], [40]]
+    assert asked == [([3], 1), ([1, 4], 2), ([0, 2], 5)]
+    asked.clear()
+    assert read_alike(torch.tensor([3]), read).tolist() == [[0]]
+    assert asked == [([0], 3)]
 
 
 def test_no_batch_has_too_few_rows() -> None:
