@@ -60,7 +60,7 @@ experiment: setup $(EXPERIMENTS:%=experiment-%)  ## the tables on whole Amazon d
 floors: DOMAINS := sports,beauty,toys,clothing,food
 floors: experiment-floors  ## the table of what is free, on five whole Amazon domains: make floors DATA=FOLDER
 
-rankers: experiment-tuning experiment-tuning_titles experiment-rankers experiment-rankers_seeds experiment-rankers_longer experiment-rankers_lm  ## the tables of all trained rankers, and how they were set, in hours: make rankers DATA=FOLDER
+rankers: experiment-tuning experiment-tuning_titles experiment-rankers experiment-rankers_seeds experiment-rankers_longer experiment-together experiment-rankers_lm  ## the tables of all trained rankers, and how they were set, in hours: make rankers DATA=FOLDER
 
 experiment-data: setup
 	$(if $(DATA),,$(BIN)/recmerge data fetch amazon2014 --domains $(DOMAINS) --workspace $(PLACE))
