@@ -231,12 +231,12 @@ class Grams:
 
 
 def grams(left: Floats, right: Floats) -> Grams:
-    """Return the inner products of stacked factors B (out, R) and A (R, in), to about 1e-6 of the norms."""
+    """Return the inner products of stacked factors B (out, R) and A (R, in), to about 1e-7 of the norms."""
     return Grams(gram(left, quick=True), gram(right.T, quick=True))
 
 
 def inner_products(factors: Sequence[LoraFactors]) -> Matrix:
-    """Return the Frobenius inner products of the task vectors, (M, M), without forming one, to about 1e-6 of the norms."""
+    """Return the Frobenius inner products of the task vectors, (M, M), without forming one, to about 1e-7 of the norms."""
     stacked = grams(np.concatenate([f.B for f in factors], axis=1), np.concatenate([f.A for f in factors], axis=0))
     scalings = np.array([f.scaling for f in factors])
     return stacked.blocks([f.rank for f in factors]) * np.outer(scalings, scalings)

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 _SIDE = 256  # of a tile of a large matrix
 _ROWS = 1024  # of a tall matrix that are multiplied at once
+_QUICK_ROWS = 256  # likewise in float32: a kernel may add them one after another, and more of them would cost a digit
 _ENTRIES = 2**18  # of an outer product that are formed at once
 _LEAST_SQUARE = 1e-24  # a sum of squares so small may have lost some of them to float32's range
 
@@ -35,24 +36,23 @@ def gram(tall: NDArray[np.floating[Any]], quick: bool = False) -> Matrix:
 
     Args:
         tall: (n, b), of any float type and memory order, with b small.
-        quick: Multiply blocks of a thousand rows in float32, to about 1e-6 of |x| |y|, unless there is
-            only one or squares leave its range.
+        quick: Multiply blocks of some rows in float32, to about 1e-7 of |x| |y|, unless there are no more than a thousand or squares leave its range.
 
     Returns:
         (b, b).
     """
     if quick and len(tall) > _ROWS:
         with np.errstate(over="ignore", invalid="ignore"):
-            found = _gram(tall, np.dtype(np.float32))
+            found = _gram(tall, np.dtype(np.float32), _QUICK_ROWS)
         if np.isfinite(found).all() and (np.diag(found) > _LEAST_SQUARE).all():
             return found
-    return _gram(tall, np.dtype(np.float64))
+    return _gram(tall, np.dtype(np.float64), _ROWS)
 
 
-def _gram(tall: NDArray[np.floating[Any]], dtype: np.dtype[Any]) -> Matrix:
+def _gram(tall: NDArray[np.floating[Any]], dtype: np.dtype[Any], rows: int) -> Matrix:
     out: Matrix = np.zeros((tall.shape[1], tall.shape[1]))
-    for i in range(0, tall.shape[0], _ROWS):
-        block = tall[i : i + _ROWS].astype(dtype, copy=False)
+    for i in range(0, tall.shape[0], rows):
+        block = tall[i : i + rows].astype(dtype, copy=False)
         out += block.T @ block
     return out
 

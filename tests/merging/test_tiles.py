@@ -15,5 +15,4 @@ def test_a_matrix_times_its_own_transpose(width: int, n: int, turned: bool, quic
     tall = tall.T if turned else tall
     exact = tall.astype(np.float64).T @ tall.astype(np.float64)
     sizes = np.sqrt(np.diag(exact))
-    # a kernel may add a thousand products one after another: twice √1024 roundings of float32
-    assert (np.abs(gram(tall, quick) - exact) <= (4e-6 if quick and n > 1024 else 1e-14) * np.outer(sizes, sizes)).all()
+    assert (np.abs(gram(tall, quick) - exact) <= (5e-7 if quick and n > 1024 else 1e-14) * np.outer(sizes, sizes)).all()

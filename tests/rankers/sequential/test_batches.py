@@ -123,6 +123,9 @@ def test_rows_of_like_length_and_each_once(monkeypatch: pytest.MonkeyPatch) -> N
         asked.append((rows.tolist(), longest))
         return 10 * rows[:, None]
 
+    read_alike(torch.tensor([5, 1, 5, 2, 1]), read)
+    assert asked == [([1, 4], 1), ([3], 2), ([0, 2], 5)]
+    asked.clear()
     assert read_alike(torch.tensor([5, 2, 5, 0, 2]), read).tolist() == [[0], [10], [20], [30], [40]]
     assert asked == [([3], 1), ([1, 4], 2), ([0, 2], 5)]
     asked.clear()
